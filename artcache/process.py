@@ -1,0 +1,191 @@
+"""`Runner`: the only room with `subprocess`.
+
+A process gets a short, clean environment (never the stores' credentials), its
+own process group, and a log. Nothing it prints reaches the terminal by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from .errors import CommandFailed, MissingTool
+
+TAIL_LINES = 20
+_PASSED_ON = frozenset(
+    "PATH HOME USER LOGNAME TMPDIR LD_LIBRARY_PATH SSH_AUTH_SOCK GIT_SSH_COMMAND GIT_SSL_CAINFO "
+    "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE PIP_INDEX_URL "
+    "PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT PIP_CONFIG_FILE PIP_DEFAULT_TIMEOUT "
+    "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
+)
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that a child gets: what it takes to run and to reach the network.
+
+    Compiler variables (`CFLAGS`, `CC`...) are not passed on: they change the
+    bytes and no key knows them. Neither are credentials.
+    """
+    kept = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
+    return {**kept, "LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", **(extra or {})}
+
+
+def require_tool(name: str, *, package: str = "", hint: str = "") -> str:
+    """The full path of a program, or the error that says how to install it.
+
+    Raises:
+        MissingTool: it is not on PATH.
+    """
+    found = shutil.which(name)
+    if not found:
+        raise MissingTool(
+            f"`{name}` is not on this machine's PATH",
+            hint=hint or f"install it, for example: apt-get install -y {package or name}",
+        )
+    return found
+
+
+class Runner:
+    """Runs processes one after the other, writing all they print to one log."""
+
+    def __init__(
+        self,
+        *,
+        log: BinaryIO | None = None,
+        log_path: str = "",
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        """Args:
+        log: Open for writing; gets every command and all of its output.
+        log_path: Named in errors.
+        on_line: Called with each line of output, from another thread.
+        """
+        self._log = log
+        self.log_path = log_path
+        self._on_line = on_line
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: str = "",
+        check: bool = True,
+    ) -> str:
+        """Run to the end and return what it printed to stdout.
+
+        Args:
+            env: Added to `clean_environment`.
+            timeout: Seconds; then the whole process group is killed.
+            check: Whether an exit code other than 0 is an error.
+
+        Raises:
+            MissingTool: there is no such program.
+            CommandFailed: exit code other than 0 (if `check`), or too slow. It
+                holds the last `TAIL_LINES` lines of stdout and stderr together.
+        """
+        words = [str(word) for word in argv]
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._write(f"$ {' '.join(words)}\n".encode())
+        process = self._start(words, cwd, env)
+        output: list[bytes] = []
+        readers = [
+            threading.Thread(target=self._drain, args=(process.stdout, tail, output), daemon=True),
+            threading.Thread(target=self._drain, args=(process.stderr, tail, None), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            self._feed(process, stdin)
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise self._failed(words, f"did not end within {timeout:g} s", tail) from None
+        finally:
+            _kill_group(process)
+            for reader in readers:
+                reader.join(timeout=5)
+        if check and process.returncode != 0:
+            raise self._failed(words, f"ended with exit code {process.returncode}", tail)
+        return b"".join(output).decode(errors="replace")
+
+    def _start(
+        self, words: list[str], cwd: Path | None, env: Mapping[str, str] | None
+    ) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=clean_environment(env),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            if cwd is not None and not cwd.is_dir():
+                raise CommandFailed(f"`{words[0]}`: the folder {cwd} is gone") from error
+            raise MissingTool(
+                f"`{words[0]}` is not on this machine", hint=f"install {words[0]} and try again"
+            ) from error
+        except OSError as error:
+            raise CommandFailed(f"`{words[0]}` could not be started: {error.strerror}") from error
+
+    def _feed(self, process: subprocess.Popen[bytes], text: str) -> None:
+        assert process.stdin
+        try:
+            process.stdin.write(text.encode())
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def _drain(
+        self, stream: IO[bytes] | None, tail: deque[str], output: list[bytes] | None
+    ) -> None:
+        assert stream
+        for line in stream:
+            self._write(line)
+            if output is not None:
+                output.append(line)
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                tail.append(text)
+                if self._on_line:
+                    self._on_line(text)
+
+    def _write(self, data: bytes) -> None:
+        if self._log:
+            self._log.write(data)
+
+    def _failed(self, words: list[str], how: str, tail: Sequence[str]) -> CommandFailed:
+        command = " ".join(words)
+        if len(command) > 200:
+            command = command[:197] + "..."
+        return CommandFailed(
+            f"`{command}` {how}",
+            tail=tuple(tail),
+            log=self.log_path,
+            hint=f"the whole log: {self.log_path}" if self.log_path else "",
+        )
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the process and its children (also after Ctrl-C)."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    process.wait()
+
+
+def replace_process(program: Path, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    """Become `program` (`artcache run`): no return, signals and exit code are its own."""
+    os.execve(program, [str(program), *arguments], dict(env))

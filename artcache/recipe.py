@@ -1,0 +1,275 @@
+"""What a recipe is, and finding recipes by entry point.
+
+A recipe turns a request and a host's facts into variants (each with its key),
+and builds one of them into a tree of files. Packages offer recipes through the
+entry-point group `artcache.recipes`; ten lines suffice for one of your own::
+
+    @artcache.recipe("answer", fields={"commit": "42"})
+    def build(context):
+        (context.tree / "answer.txt").write_text("42")
+
+    artcache.fetch(build).path
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UnknownRecipe, UsageError
+from .key import Key, valid_recipe_name
+from .toolchain import GpuArch, HostFacts
+
+if TYPE_CHECKING:
+    from .process import Runner
+
+GROUP = "artcache.recipes"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, beyond the recipe's name. None and empty: the default."""
+
+    source: str | None = None
+    ref: str | None = None
+    archs: tuple[GpuArch, ...] = ()
+    cuda: str | None = None
+    """`12.8`, or `none` for a CPU build."""
+    cudnn: str | None = None
+    """`9`, or `none`."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    toolchain: str | None = None
+    """`machine`, `wheels` or a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One thing a recipe can make for a request: its key, and how it means to make it."""
+
+    key: Key
+    plan: Any = None
+    """The recipe's own notes for `build`."""
+    note: str = ""
+    """One line for the user when this variant is taken (a fallback, a resolved branch)."""
+
+
+@dataclass(slots=True)
+class BuildContext:
+    """What a build is given. It writes below `scratch` and `tree` only."""
+
+    key: Key
+    plan: Any
+    host: HostFacts
+    scratch: Path
+    """An empty folder of its own, removed afterwards."""
+    tree: Path
+    """An empty folder: what is in it at the end is the artifact."""
+    downloads: Path
+    """A folder that outlives the build, for files checked by digest."""
+    jobs: int
+    runner: Runner
+    phase: Callable[[str], None]
+    """Tell the user what happens now: `clone`, `compile`."""
+    say: Callable[[str], None]
+    """One line that the user should read."""
+    provenance: MutableMapping[str, Any] = field(default_factory=dict)
+    """For the manifest: `source`, `commit`, `patches`, `compilers`, `commands`, `dirty`.
+    Strings, integers, booleans, lists and mappings of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeContext:
+    """What a smoke test is given: the built tree, where it will not be written to."""
+
+    key: Key
+    plan: Any
+    host: HostFacts
+    tree: Path
+    scratch: Path
+    runner: Runner
+
+
+class Recipe:
+    """Base class. Override `key_fields` and `build`; the rest has defaults."""
+
+    name: str = ""
+    version: str = "1"
+    """Raise it when the recipe makes other bytes from the same fields."""
+    summary: str = ""
+    options: Mapping[str, str] = {}
+    """Names that `Request.options` may hold, each with its meaning."""
+
+    def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
+        """What could serve this request, best first.
+
+        Called on every fetch, so it must be quick and must not need the network
+        unless the request does (a branch name). When building a variant raises
+        `SourceUnavailable`, the next one is tried.
+        """
+        return [Variant(Key(self.full_fields(self.key_fields(host, request))))]
+
+    def key_fields(self, host: HostFacts, request: Request) -> Mapping[str, str | Sequence[str]]:
+        """All that changes the bytes, but for `recipe` and `recipe_version`."""
+        raise NotImplementedError
+
+    def build(self, context: BuildContext) -> None:
+        """Fill `context.tree`. Raises `BuildFailed` or one of its kinds."""
+        raise NotImplementedError
+
+    def smoke(self, context: SmokeContext) -> None:
+        """Run the result a little. Raises `SmokeFailed`."""
+
+    def full_fields(
+        self, fields: Mapping[str, str | Sequence[str]]
+    ) -> dict[str, str | Sequence[str]]:
+        return {**fields, "recipe": self.name, "recipe_version": self.version}
+
+    def check_options(self, request: Request) -> None:
+        """Raises `UsageError` for an option that this recipe does not have."""
+        for name in request.options:
+            if name not in self.options:
+                near = difflib.get_close_matches(name.upper(), self.options, n=3, cutoff=0.5)
+                raise UsageError(
+                    f"the recipe {self.name} has no option {name!r}",
+                    hint="it has " + ", ".join(near or sorted(self.options) or ["none"]),
+                )
+
+
+class FunctionRecipe(Recipe):
+    """A callable with a name and key fields: made by `artcache.recipe`."""
+
+    def __init__(
+        self,
+        function: Callable[[BuildContext], object],
+        name: str,
+        fields: Mapping[str, str | Sequence[str]],
+        version: str,
+        smoke: Callable[[SmokeContext], object] | None,
+    ) -> None:
+        if not valid_recipe_name(name):
+            raise UsageError(f"{name!r} is no recipe name: a-z, 0-9, '.', '_' and '-' only")
+        self.name, self.version = name, version
+        self._function, self._fields, self._smoke = function, dict(fields), smoke
+        self.summary = (function.__doc__ or "").strip().partition("\n")[0]
+
+    def key_fields(self, host: HostFacts, request: Request) -> Mapping[str, str | Sequence[str]]:
+        return {"platform": host.platform, "libc": host.libc, **self._fields}
+
+    def build(self, context: BuildContext) -> None:
+        self._function(context)
+
+    def smoke(self, context: SmokeContext) -> None:
+        if self._smoke:
+            self._smoke(context)
+
+
+def recipe(
+    name: str,
+    *,
+    fields: Mapping[str, str | Sequence[str]],
+    version: str = "1",
+    smoke: Callable[[SmokeContext], object] | None = None,
+) -> Callable[[Callable[[BuildContext], object]], FunctionRecipe]:
+    """Make a recipe of a function that fills `context.tree`.
+
+    Args:
+        name: In keys and store paths.
+        fields: All that changes what the function makes. `platform` and `libc`
+            are this machine's unless given.
+        version: Raise it when the function itself changes.
+        smoke: Called with the finished tree; raises to keep it from being published.
+    """
+
+    def wrap(function: Callable[[BuildContext], object]) -> FunctionRecipe:
+        return FunctionRecipe(function, name, fields, version, smoke)
+
+    return wrap
+
+
+def find(name: str, *, memo: Path | None = None) -> Recipe:
+    """The installed recipe of that name.
+
+    Args:
+        memo: A file that remembers the entry points of this `sys.path`:
+            reading them all costs more than a whole warm hit.
+
+    Raises:
+        UnknownRecipe: none; the hint offers the nearest names.
+        UsageError: it is installed but cannot be loaded.
+    """
+    targets = _entry_points(memo)
+    if name not in targets:
+        near = difflib.get_close_matches(name, targets, n=3, cutoff=0.5)
+        raise UnknownRecipe(
+            f"no recipe is called {name!r}",
+            hint=f"did you mean {', '.join(near)}?"
+            if near
+            else f"installed recipes: {', '.join(sorted(targets)) or 'none'}",
+        )
+    return _loaded(name, targets[name])
+
+
+def installed(*, memo: Path | None = None) -> tuple[str, ...]:
+    """The names of all installed recipes, sorted."""
+    return tuple(sorted(_entry_points(memo)))
+
+
+def _loaded(name: str, target: str) -> Recipe:
+    import importlib
+
+    module, _, attribute = target.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the recipe {name} is installed but does not load from {target}: {error}",
+            hint="reinstall the package that offers it",
+        ) from error
+    found = found() if isinstance(found, type) else found
+    if not isinstance(found, Recipe) or found.name != name:
+        raise UsageError(f"{target} is no recipe called {name}")
+    return found
+
+
+def _entry_points(memo: Path | None) -> dict[str, str]:
+    stamp = _path_stamp()
+    if memo:
+        try:
+            remembered = json.loads(memo.read_bytes())
+            if remembered["stamp"] == stamp:
+                return dict(remembered["recipes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    from importlib.metadata import entry_points
+
+    found = {point.name: point.value for point in entry_points(group=GROUP)}
+    if memo:
+        _remember(memo, {"stamp": stamp, "recipes": found})
+    return found
+
+
+def _path_stamp() -> list[list[Any]]:
+    """Installing or removing a package changes the time of a folder on the path."""
+    stamp: list[list[Any]] = []
+    for folder in sys.path:
+        try:
+            stamp.append([folder, os.stat(folder or ".").st_mtime_ns])
+        except OSError:
+            continue
+    return stamp
+
+
+def _remember(memo: Path, content: object) -> None:
+    temporary = memo.with_name(f"{memo.name}.{os.getpid()}")
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content))
+        temporary.replace(memo)
+    except OSError:
+        pass  # only slower next time

@@ -1,0 +1,142 @@
+"""The `Store` port: bytes by name, with declared traits. It knows no key and no manifest.
+
+Every adapter in `stores/` implements it and passes the one contract suite,
+`tests/store_contract.py`. Names are `/`-separated, without empty, `.` or `..` parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol, Union
+
+from .errors import UsageError
+
+Content = Union[bytes, Path]
+"""An object's bytes, or the local file that holds them."""
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._() -]{0,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTraits:
+    """What a caller may rely on. Asked, never guessed from the URL."""
+
+    exclusive_create: bool
+    """Of several writers of one name exactly one succeeds. False on a mounted
+    Drive: then manifests get names that no two writers share."""
+    durable_on_return: bool
+    """False where bytes may wait on this machine after `create` returned."""
+    writable: bool = True
+    shared_disk: bool = False
+    """`local_path` gives a file that can be read in place."""
+
+
+class StoredObject(NamedTuple):
+    name: str
+    size: int
+    modified: float
+    """Seconds since the epoch, by the store's clock."""
+
+
+class Store(Protocol):
+    """Every method raises `StoreUnavailable` when the store does not answer, and
+    `StoreDenied` when it answers with a refusal."""
+
+    @property
+    def url(self) -> str:
+        """As the user wrote it; named in messages."""
+        ...
+
+    @property
+    def traits(self) -> StoreTraits: ...
+
+    def get(self, name: str, *, limit: int) -> bytes:
+        """The whole object.
+
+        Raises:
+            ObjectNotFound: no such object.
+            OverLimit: it has more than `limit` bytes.
+        """
+        ...
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`.
+
+        Raises:
+            ObjectNotFound: no such object.
+            Corrupt: the object ends before `offset + length`.
+        """
+        ...
+
+    def size(self, name: str) -> int:
+        """Length in bytes. Raises `ObjectNotFound`."""
+        ...
+
+    def create(self, name: str, content: Content) -> None:
+        """Store a new object whole or not at all; never replaces one.
+
+        Raises:
+            ObjectExists: the name is taken (and its object untouched).
+        """
+        ...
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects under the folder `prefix` (no trailing slash), in no order."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        ...
+
+    def quarantine(self, name: str) -> str:
+        """Move a bad object out of the readers' way; returns where it is now, or ''."""
+        ...
+
+
+def checked_name(name: str) -> str:
+    """`name` itself, if it is one that every store can hold.
+
+    Raises:
+        UsageError: it is not; a bug of the caller, not of the user.
+    """
+    if not name or not all(_PART.fullmatch(part) for part in name.split("/")):
+        raise UsageError(f"{name!r} is no object name")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSpec:
+    """One configured store: where, and what it is used for."""
+
+    url: str
+    mode: str = "readwrite"
+    """`read`, `write` or `readwrite`."""
+
+    @property
+    def reads(self) -> bool:
+        return self.mode != "write"
+
+    @property
+    def writes(self) -> bool:
+        return self.mode != "read"
+
+    @classmethod
+    def parse(cls, text: str) -> StoreSpec:
+        """Read `URL` or `read:URL`, `write:URL`, `readwrite:URL`.
+
+        Raises:
+            UsageError: no URL in it.
+        """
+        mode, colon, rest = text.strip().partition(":")
+        if colon and mode in ("read", "write", "readwrite"):
+            spec = cls(rest.strip(), mode)
+        else:
+            spec = cls(text.strip())
+        if not spec.url:
+            raise UsageError(
+                f"{text!r} names no store", hint="write it like /mnt/cache or read:/mnt/cache"
+            )
+        return spec
