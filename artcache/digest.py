@@ -9,12 +9,12 @@ since a warm hit needs none.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol, Union
+from typing import TYPE_CHECKING, Protocol
 
 import xxhash
 
 if TYPE_CHECKING:
-    Bytes = Union[bytes, bytearray, memoryview]
+    Bytes = bytes | bytearray | memoryview
 
 
 class Hasher(Protocol):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from .digest import xxh3
 from .errors import InvalidKey
 
-FieldValue = Union[str, tuple[str, ...]]
+FieldValue = str | tuple[str, ...]
 """A string, or a sorted list of strings without repeats."""
 
 FIELDS = (
@@ -58,7 +58,7 @@ class Key:
         frozen = {name: _checked(name, fields[name]) for name in sorted(fields)}
         if not valid_recipe_name(str(frozen.get("recipe", ""))):
             raise InvalidKey(
-                f"a key needs a recipe name of a-z, 0-9, '.', '_', '-', got {fields.get('recipe')!r}"
+                f"{fields.get('recipe')!r} is no recipe name: a-z, 0-9, '.', '_' and '-' only"
             )
         self._fields = frozen
         self._hash = xxh3(canonical_json(frozen))

@@ -6,6 +6,7 @@ own process group, and a log. Nothing it prints reaches the terminal by itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -141,11 +142,9 @@ class Runner:
 
     def _feed(self, process: subprocess.Popen[bytes], text: str) -> None:
         assert process.stdin
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.write(text.encode())
             process.stdin.close()
-        except BrokenPipeError:
-            pass
 
     def _drain(
         self, stream: IO[bytes] | None, tail: deque[str], output: list[bytes] | None
@@ -179,10 +178,8 @@ class Runner:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """End what is left of the process and its children (also after Ctrl-C)."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
 
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, Union
+from typing import NamedTuple, Protocol
 
 from .errors import UsageError
 
-Content = Union[bytes, Path]
+Content = bytes | Path
 """An object's bytes, or the local file that holds them."""
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._() -]{0,200}")
