@@ -1,0 +1,79 @@
+"""The local disk's own words: full, read-only, not ours; flushing; what a boot is.
+
+For rooms of floor 3 and `cache`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import LocalDisk
+
+_OURS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EIO: "the disk failed to answer (I/O error)",
+    errno.EMFILE: "too many open files",
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.ENAMETOOLONG: "a path is too long for this file system",
+}
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path, *, doing: str, needed: int = 0) -> Iterator[None]:
+    """Turn an OSError inside into `LocalDisk`.
+
+    Args:
+        where: The folder that matters; its free space is named.
+        doing: What could not be done, as in "write the tree".
+        needed: Bytes that it takes, if known.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = _OURS.get(error.errno or 0, error.strerror or str(error))
+        place = f" ({error.filename})" if error.filename else ""
+        room = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            room = f"; {free_bytes(where) / 1e6:.0f} MB are free" + (
+                f", {needed / 1e6:.0f} MB are needed" if needed else ""
+            )
+        raise LocalDisk(
+            f"could not {doing} in {where}: {why}{place}{room}",
+            hint="free some space, or set ARTCACHE_DIR to a folder on another disk",
+        ) from error
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that an ordinary user may still write at `folder` or its nearest parent."""
+    for place in (folder, *folder.parents):
+        with contextlib.suppress(OSError):
+            found = os.statvfs(place)
+            return found.f_bavail * found.f_frsize
+    return 0
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable; file systems that cannot are left alone."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def boot_id() -> str:
+    """Changes whenever this machine may have lost what it had not written out; '' if unknown."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123 (on the warm path)
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,118 @@
+"""How files fall into frames, digests over both, and work on frames in order.
+
+For `pack` and `tree`; knows no disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from . import digest
+
+FRAME = 4 << 20
+"""Raw bytes of a frame, at most."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Segment(NamedTuple):
+    """A run of one file inside one frame."""
+
+    file: int
+    start: int
+    """Offset in the file."""
+    length: int
+    at: int
+    """Offset in the frame's raw bytes."""
+
+
+def threads() -> int:
+    """As many as this process may use cores, at most 6: each holds two frames in memory."""
+    return min(len(os.sched_getaffinity(0)), 6)
+
+
+def cut(sizes: Iterable[int]) -> Iterator[int]:
+    """Raw lengths of the frames for files of these sizes, in order.
+
+    A file over one frame has frames of its own; small ones share.
+    """
+    shared = 0
+    for size in sizes:
+        if shared and shared + size > FRAME:
+            yield shared
+            shared = 0
+        if size > FRAME:
+            whole, rest = divmod(size, FRAME)
+            yield from [FRAME] * whole
+            if rest:
+                yield rest
+        else:
+            shared += size
+    if shared:
+        yield shared
+
+
+def segments(sizes: Sequence[int], raws: Iterable[int]) -> Iterator[list[Segment]]:
+    """For each frame, the runs of files that it holds. The two sums must be equal."""
+    file, start = 0, 0
+    for raw in raws:
+        row: list[Segment] = []
+        at = 0
+        while at < raw:
+            length = min(sizes[file] - start, raw - at)
+            if length:
+                row.append(Segment(file, start, length, at))
+            at, start = at + length, start + length
+            if start == sizes[file]:
+                file, start = file + 1, 0
+        yield row
+
+
+class Digests:
+    """XXH3-128 of every file, from whole files in any order and pieces in order."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._sizes = sizes
+        self.found: list[str] = [digest.xxh3(b"") if not size else "" for size in sizes]
+        self._open: dict[int, digest.Hasher] = {}
+
+    def is_whole(self, segment: Segment) -> bool:
+        return segment.length == self._sizes[segment.file]
+
+    def whole(self, segment: Segment, view: memoryview) -> str:
+        self.found[segment.file] = digest.xxh3(view)
+        return self.found[segment.file]
+
+    def piece(self, segment: Segment, view: memoryview) -> str:
+        """Returns the digest when this was the file's last piece, else ''."""
+        hasher = self._open.setdefault(segment.file, digest.xxh3_hasher())
+        hasher.update(view)
+        if segment.start + segment.length < self._sizes[segment.file]:
+            return ""
+        self.found[segment.file] = self._open.pop(segment.file).hexdigest()
+        return self.found[segment.file]
+
+
+def in_order(
+    pool: ThreadPoolExecutor,
+    work: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    window: int,
+) -> Iterator[_Result]:
+    """`map` with at most `window` items under way; the first error ends it."""
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= window:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,313 @@
+"""`Manifest`: what an artifact is, as canonical JSON. Exact bytes in, exact bytes out.
+
+docs/format.md specifies the bytes for readers in other languages. Everything
+that comes from a store passes `Manifest.from_bytes`, which believes nothing:
+limits, canonical form, the key's hash, safe paths and a gapless cover of the
+files by frames are all checked before any caller sees a field.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn
+
+from .errors import ArtcacheError, Corrupt, InvalidKey, NewerFormat, OverLimit
+from .key import Key, canonical_json
+from .needs import Needs
+
+FORMAT = 1
+READER = "0.1"
+"""The oldest artcache that reads `FORMAT`; stands in every manifest for those that don't."""
+
+MAX_BYTES = 256 << 20
+MAX_FILES = 2_000_000
+MAX_FRAME = 64 << 20
+"""Bytes; writers stay at `pack.FRAME`, readers take no more than this into memory at once."""
+MAX_TOTAL = 1 << 44
+
+MODES = {"0644": 0o644, "0755": 0o755}
+_MODE_NAMES = {mode: name for name, mode in MODES.items()}
+_XXH3 = re.compile(r"[0-9a-f]{32}")
+_BLAKE3 = re.compile(r"[0-9a-f]{64}")
+_MEMBERS = frozenset(
+    "artcache reader key hash files links dirs packs frames needs provenance".split()
+)
+
+
+class File(NamedTuple):
+    path: str
+    """Relative, `/`-separated."""
+    mode: int
+    """0o644 or 0o755."""
+    size: int
+    """Bytes."""
+    xxh3: str
+
+
+class Link(NamedTuple):
+    path: str
+    target: str
+    """Relative to the link's own folder, and inside the tree."""
+
+
+class Pack(NamedTuple):
+    blake3: str
+    length: int
+
+
+class Frame(NamedTuple):
+    """A run of the files' concatenated bytes. `stored == raw`: verbatim, else one zstd frame."""
+
+    pack: int
+    """Index into `Manifest.packs`."""
+    offset: int
+    stored: int
+    raw: int
+    blake3: str
+    """Of the stored bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Rows are sorted by path. Without packs it describes a tree that was never packed."""
+
+    key: Key
+    files: tuple[File, ...]
+    links: tuple[Link, ...] = ()
+    dirs: tuple[str, ...] = ()
+    """Folders that hold nothing; all others follow from the paths."""
+    packs: tuple[Pack, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    needs: Needs = field(default_factory=Needs)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def packed(self) -> bool:
+        return bool(self.frames) or self.size == 0
+
+    @property
+    def build_seconds(self) -> float:
+        """How long the build took, 0.0 if nobody recorded it."""
+        recorded = self.provenance.get("milliseconds", 0)
+        return recorded / 1000 if isinstance(recorded, int) else 0.0
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(
+            {
+                "artcache": FORMAT,
+                "reader": READER,
+                "key": self.key.fields,
+                "hash": self.key.hash,
+                "files": [[f.path, _MODE_NAMES[f.mode], f.size, f.xxh3] for f in self.files],
+                "links": self.links,
+                "dirs": self.dirs,
+                "packs": self.packs,
+                "frames": self.frames,
+                "needs": self.needs.to_json(),
+                "provenance": self.provenance,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Parse and check.
+
+        Raises:
+            NewerFormat: written by a newer artcache.
+            OverLimit: larger than this version handles.
+            Corrupt: anything else that is not as docs/format.md says.
+        """
+        if len(data) > MAX_BYTES:
+            raise OverLimit(f"a manifest of {len(data)} bytes; at most {MAX_BYTES} are read")
+        body = _parsed(data)
+        try:
+            manifest = cls(
+                key=_key(body),
+                files=tuple(_file(row) for row in _rows(body, "files")),
+                links=tuple(Link(*_typed(row, str, str)) for row in _rows(body, "links")),
+                dirs=tuple(_typed(_rows(body, "dirs"), *[str] * len(body["dirs"]))),
+                packs=tuple(Pack(*_typed(row, str, int)) for row in _rows(body, "packs")),
+                frames=tuple(
+                    Frame(*_typed(row, int, int, int, int, str)) for row in _rows(body, "frames")
+                ),
+                needs=Needs.from_json(_mapping(body, "needs")),
+                provenance=_mapping(body, "provenance"),
+            )
+        except ArtcacheError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            _bad(f"a field is missing or of the wrong kind ({error})")
+        manifest.check()
+        return manifest
+
+    def check(self) -> None:
+        """Raises `Corrupt` or `OverLimit` unless paths are safe and frames cover the files."""
+        if len(self.files) + len(self.links) + len(self.dirs) > MAX_FILES:
+            raise OverLimit(f"more than {MAX_FILES} files")
+        if self.size > MAX_TOTAL:
+            raise OverLimit(f"{self.size} bytes of files; at most {MAX_TOTAL} are handled")
+        check_paths(
+            [file.path for file in self.files],
+            [(link.path, link.target) for link in self.links],
+            self.dirs,
+        )
+        for file in self.files:
+            if file.size < 0 or not _XXH3.fullmatch(file.xxh3):
+                _bad(f"the size or digest of {file.path!r} is none")
+        if self.frames or self.packs:
+            _check_frames(self.packs, self.frames, self.size)
+
+
+def check_paths(
+    files: Sequence[str], links: Sequence[tuple[str, str]], dirs: Sequence[str]
+) -> None:
+    """Raises `Corrupt` unless every path stays in the tree and no two entries collide.
+
+    Each list must be sorted by code point and free of repeats; no entry may lie
+    below a file or a link, so nothing is ever written through a link.
+    """
+    link_paths = [path for path, _ in links]
+    for name, paths in (("files", files), ("links", link_paths), ("dirs", dirs)):
+        if any(a >= b for a, b in itertools.pairwise(paths)):
+            _bad(f"{name} are not sorted or repeat a path")
+    leaves = {*files, *link_paths}
+    if len(leaves) != len(files) + len(links) or leaves.intersection(dirs):
+        _bad("two entries have one path")
+    parents: set[str] = set()
+    for path in (*files, *link_paths, *dirs):
+        _check_path(path)
+        parents.update(_parents_of(path, parents))
+    if clash := parents & leaves:
+        _bad(f"{min(clash)!r} is both a file and a folder")
+    if clash := parents.intersection(dirs):
+        _bad(f"{min(clash)!r} is listed as empty and is not")
+    for path, target in links:
+        _check_target(path, target)
+
+
+def _check_path(path: str) -> None:
+    parts = path.split("/")
+    if (
+        not path
+        or len(path) > 4096
+        or "\0" in path
+        or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts)
+    ):
+        _bad(f"{path!r} is no path inside a tree")
+
+
+def _check_target(path: str, target: str) -> None:
+    """The target, followed from the link's folder by its text alone, stays inside."""
+    depth = path.count("/")
+    if not target or target.startswith("/") or "\0" in target or len(target) > 4096:
+        _bad(f"the link {path!r} leaves the tree: {target!r}")
+    for part in target.split("/"):
+        if part == "..":
+            depth -= 1
+        elif part not in ("", "."):
+            depth += 1
+        if depth < 0:
+            _bad(f"the link {path!r} leaves the tree: {target!r}")
+
+
+def _parents_of(path: str, known: set[str]) -> Iterable[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        if path in known:
+            return
+        yield path
+
+
+def _check_frames(packs: Sequence[Pack], frames: Sequence[Frame], size: int) -> None:
+    for pack in packs:
+        if not _BLAKE3.fullmatch(pack.blake3) or not 0 <= pack.length <= MAX_TOTAL:
+            _bad(f"a pack is called {pack.blake3!r} and has {pack.length} bytes")
+    for number, frame in enumerate(frames):
+        if not 0 <= frame.pack < len(packs) or not _BLAKE3.fullmatch(frame.blake3):
+            _bad(f"frame {number} names no pack or has no digest")
+        if not 0 < frame.stored <= frame.raw:
+            _bad(f"frame {number} has {frame.stored} bytes for {frame.raw}")
+        if frame.raw > MAX_FRAME:
+            raise OverLimit(f"a frame of {frame.raw} bytes; at most {MAX_FRAME} are read")
+        if not 0 <= frame.offset <= packs[frame.pack].length - frame.stored:
+            _bad(f"frame {number} lies outside its pack")
+    if sum(frame.raw for frame in frames) != size:
+        _bad("the frames do not add up to the files")
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data, parse_float=_no_float, parse_constant=_no_float)
+    except (ValueError, RecursionError) as error:
+        _bad(str(error))
+    if not isinstance(body, dict) or not isinstance(body.get("artcache"), int):
+        _bad("no format number")
+    if body["artcache"] > FORMAT:
+        raise NewerFormat(
+            f"a manifest of format {body['artcache']}; this artcache reads up to {FORMAT}",
+            hint=f"pip install -U 'artcache>={str(body.get('reader', ''))[:20]}'",
+        )
+    if body["artcache"] != FORMAT or body.keys() != _MEMBERS:
+        _bad(f"its members are not those of format {FORMAT}")
+    try:
+        exact = canonical_json(body) == data
+    except ValueError:  # a lone surrogate
+        exact = False
+    if not exact:
+        _bad("it is not in canonical form")
+    return body
+
+
+def _key(body: Mapping[str, Any]) -> Key:
+    try:
+        key = Key(_mapping(body, "key"))
+    except InvalidKey as error:
+        _bad(str(error))
+    if canonical_json(key.fields) != canonical_json(body["key"]):
+        _bad("a list in its key is not sorted")
+    if key.hash != body["hash"]:
+        _bad(f"its fields hash to {key.hash}, it says {body['hash']!r}")
+    return key
+
+
+def _file(row: Any) -> File:
+    path, mode, size, xxh3 = _typed(row, str, str, int, str)
+    return File(path, MODES[mode], size, xxh3)
+
+
+def _typed(row: Any, *kinds: type) -> list[Any]:
+    if not isinstance(row, list) or len(row) != len(kinds):
+        raise TypeError(f"{row!r:.80}")
+    for value, kind in zip(row, kinds, strict=True):
+        if type(value) is not kind:
+            raise TypeError(f"{value!r:.80}")
+    return row
+
+
+def _rows(body: Mapping[str, Any], name: str) -> list[Any]:
+    if not isinstance(body[name], list):
+        raise TypeError(name)
+    return list(body[name])
+
+
+def _mapping(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(body[name], dict):
+        raise TypeError(name)
+    return dict(body[name])
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ValueError(f"{text} is a number that manifests do not hold")
+
+
+def _bad(why: str) -> NoReturn:
+    raise Corrupt(f"not a sound manifest: {why}")

@@ -1,0 +1,263 @@
+"""A folder as a store: a local or network disk, or a mounted Google Drive.
+
+On a real file system an object is written to a temporary name, flushed and
+linked: it appears whole, durable, and never over another. A Drive mount (any
+FUSE file system that we don't know to be better) has neither links nor an
+exclusive create: there an object is written once under its final name, read
+back, and never renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import filecmp
+import os
+import secrets
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..disk import fsync_folder
+from ..errors import (
+    ArtcacheError,
+    Corrupt,
+    ObjectExists,
+    ObjectNotFound,
+    OverLimit,
+    StoreDenied,
+    StoreUnavailable,
+)
+from ..store import Content, StoredObject, StoreTraits, checked_name
+
+_TEMPORARY = ".tmp-"
+_GOOD_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.mergerfs", "fuseblk"})
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+_REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_DRIVE = "/content/drive"
+
+
+class PosixStore:
+    """The store in a folder, which is made when something is first stored in it."""
+
+    def __init__(self, folder: Path, *, mount_like: bool | None = None) -> None:
+        """Args:
+        mount_like: Whether to treat it as a Drive mount; None: see what is mounted there.
+        """
+        self._root = folder.expanduser().absolute()
+        self._mount_like = _is_fuse(self._root) if mount_like is None else mount_like
+
+    @property
+    def url(self) -> str:
+        return str(self._root)
+
+    @property
+    def traits(self) -> StoreTraits:
+        return StoreTraits(
+            exclusive_create=not self._mount_like,
+            durable_on_return=not self._mount_like,
+            shared_disk=True,
+        )
+
+    def get(self, name: str, *, limit: int) -> bytes:
+        with self._errors(name), self._path(name).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            if length > limit:
+                raise OverLimit(f"{self.url}: {name} has {length} bytes; at most {limit} are read")
+            return file.read(limit)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        with self._errors(name):
+            handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(handle, length, offset)
+                while len(data) < length:
+                    more = os.pread(handle, length - len(data), offset + len(data))
+                    if not more:
+                        raise Corrupt(
+                            f"{self.url}: {name} ends at byte {offset + len(data)}, before its"
+                            f" {offset + length}"
+                        )
+                    data += more
+                return data
+            finally:
+                os.close(handle)
+
+    def size(self, name: str) -> int:
+        with self._errors(name):
+            return self._path(name).stat().st_size
+
+    def create(self, name: str, content: Content) -> None:
+        final = self._path(name)
+        with self._errors(name, writing=True):
+            if os.path.lexists(final):
+                raise ObjectExists(f"{self.url}: {name} exists")
+            self._make_folder(final.parent)
+            if self._mount_like:
+                self._create_in_place(final, content)
+            else:
+                self._create_linked(final, content)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        top = self._path(prefix)
+        todo = [top]
+        while todo:
+            folder = todo.pop()
+            with self._errors(prefix):
+                try:
+                    with os.scandir(folder) as found:
+                        entries = [entry for entry in found if not entry.name.startswith(".")]
+                except (FileNotFoundError, NotADirectoryError):
+                    self._check_mounted()
+                    continue
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(Path(entry.path))
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    facts = entry.stat()
+                    name = str(Path(entry.path).relative_to(self._root))
+                    yield StoredObject(name, facts.st_size, facts.st_mtime)
+
+    def delete(self, name: str) -> None:
+        with self._errors(name, writing=True):
+            self._path(name).unlink(missing_ok=True)
+
+    def quarantine(self, name: str) -> str:
+        aside = self._root / "v1" / "quarantine"
+        target = aside / f"{name.replace('/', '.')}.{int(time.time())}.{secrets.token_hex(3)}"
+        with self._errors(name, writing=True):
+            aside.mkdir(parents=True, exist_ok=True)
+            self._path(name).replace(target)
+        return str(target)
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        return self._root / checked_name(name)
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        self._check_mounted()
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._mount_like:
+            for place in missing:
+                fsync_folder(place.parent)
+
+    def _create_linked(self, final: Path, content: Content) -> None:
+        temporary = final.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
+        try:
+            _write_new(temporary, content)
+            try:
+                _rename_new(temporary, final)
+            except FileExistsError:
+                raise ObjectExists(f"{self.url}: {final.name} exists") from None
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                self._create_in_place(final, content)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        fsync_folder(final.parent)
+
+    def _create_in_place(self, final: Path, content: Content) -> None:
+        try:
+            _write_new(final, content)
+        except FileExistsError:
+            raise ObjectExists(f"{self.url}: {final.name} exists") from None
+        except BaseException:
+            with contextlib.suppress(OSError):
+                final.unlink()
+            raise
+        if not _same(final, content):
+            with contextlib.suppress(OSError):
+                final.unlink()
+            raise StoreUnavailable(f"{self.url}: {final.name} read back differently")
+
+    def _check_mounted(self) -> None:
+        """A mount that dropped looks like an empty folder: don't call that a miss."""
+        if f"{self._root}/".startswith(f"{_DRIVE}/") and not Path(_DRIVE, "MyDrive").is_dir():
+            raise StoreUnavailable(
+                f"{self.url}: Google Drive is not mounted at {_DRIVE}",
+                hint="in a notebook cell: from google.colab import drive; drive.mount('/content/drive')",  # noqa: E501
+            )
+
+    @contextlib.contextmanager
+    def _errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
+        """Nothing but `ArtcacheError` leaves this room."""
+        try:
+            yield
+        except ArtcacheError:
+            raise
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if writing:
+                raise StoreUnavailable(f"{self.url}: {error.strerror}: {error.filename}") from error
+            self._check_mounted()
+            raise ObjectNotFound(f"{self.url} has no {name}") from None
+        except OSError as error:
+            if error.errno in _REFUSALS:
+                raise StoreDenied(
+                    f"{self.url} cannot be {'written' if writing else 'read'}: {error.strerror}",
+                    hint=f"check its permissions (ls -ld {shlex.quote(self.url)})"
+                    + (f", or configure it as read-only: read:{self.url}" if writing else ""),
+                ) from error
+            raise StoreUnavailable(f"{self.url} does not answer: {error.strerror}") from error
+
+
+def _write_new(path: Path, content: Content) -> None:
+    """Create a file, which must not exist, and flush it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o644), "wb") as out:
+        if isinstance(content, bytes):
+            out.write(content)
+        else:
+            with content.open("rb") as source:
+                _copy(source, out)
+        out.flush()
+        try:
+            os.fsync(out.fileno())
+        except OSError as error:  # some mounts have no fsync; they are read back instead
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+
+
+def _copy(source: BinaryIO, out: BinaryIO) -> None:
+    """In the kernel where it can, which on some file systems shares the blocks."""
+    with contextlib.suppress(OSError):
+        while os.copy_file_range(source.fileno(), out.fileno(), 1 << 30):
+            pass
+    source.seek(out.seek(0, os.SEEK_END))
+    while chunk := source.read(1 << 20):
+        out.write(chunk)
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Give `source` the name `target`, which must be free: on NFS too, unlike a plain check."""
+    os.link(source, target)
+
+
+def _same(path: Path, content: Content) -> bool:
+    if isinstance(content, bytes):
+        return path.read_bytes() == content
+    return filecmp.cmp(path, content, shallow=False)
+
+
+def _is_fuse(folder: Path) -> bool:
+    """Whether the longest mount point above `folder` is a FUSE file system."""
+    real = os.path.realpath(folder)
+    best, kind = "", ""
+    try:
+        with open("/proc/self/mountinfo") as table:
+            for line in table:
+                left, _, right = line.partition(" - ")
+                point = left.split(" ")[4].encode().decode("unicode_escape")
+                if len(point) >= len(best) and f"{real}/".startswith(point.rstrip("/") + "/"):
+                    best, kind = point, right.split(" ")[0]
+    except (OSError, IndexError):
+        return False
+    return kind.startswith("fuse") and kind not in _GOOD_FUSE
