@@ -4,7 +4,7 @@ A recipe turns a request and a host's facts into variants (each with its key),
 and builds one of them into a tree of files. Packages offer recipes through the
 entry-point group `artcache.recipes`; ten lines suffice for one of your own::
 
-    @artcache.recipe("answer", fields={"commit": "42"})
+    @artcache.make_recipe("answer", fields={"commit": "42"})
     def build(context):
         (context.tree / "answer.txt").write_text("42")
 
@@ -102,6 +102,8 @@ class Recipe:
     version: str = "1"
     """Raise it when the recipe makes other bytes from the same fields."""
     summary: str = ""
+    program: str = ""
+    """What `artcache run` starts, relative to the tree; empty: the file of the recipe's name."""
     options: Mapping[str, str] = {}
     """Names that `Request.options` may hold, each with its meaning."""
 
@@ -142,7 +144,7 @@ class Recipe:
 
 
 class FunctionRecipe(Recipe):
-    """A callable with a name and key fields: made by `artcache.recipe`."""
+    """A callable with a name and key fields: made by `make_recipe`."""
 
     def __init__(
         self,
@@ -169,7 +171,7 @@ class FunctionRecipe(Recipe):
             self._smoke(context)
 
 
-def recipe(
+def make_recipe(
     name: str,
     *,
     fields: Mapping[str, str | Sequence[str]],

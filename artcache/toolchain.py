@@ -230,6 +230,8 @@ class HostFacts:
     """`colab`, `kaggle` or empty."""
     notes: tuple[str, ...] = ()
     """What was found broken, for `artcache host`."""
+    glibcxx: str | None = None
+    """The newest GLIBCXX version of the system's libstdc++, `3.4.30`; None if nobody looked."""
 
     @property
     def archs(self) -> tuple[GpuArch, ...]:

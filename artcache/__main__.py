@@ -1,0 +1,6 @@
+"""`python -m artcache`."""
+
+from artcache.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The wiring behind the public names: configuration, detection, recipes and stores meet here."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import cache, config
+from .home import Home
+from .recipe import Recipe, Request, find
+from .store import StoreSpec
+
+if TYPE_CHECKING:
+    from .builder import Built
+    from .events import Observer
+    from .store import Store
+    from .toolchain import HostFacts
+
+
+class Cache(cache.Cache):
+    """A cache over the given stores; what is not given is as configured or detected."""
+
+    def __init__(
+        self,
+        stores: Sequence[str | os.PathLike[str] | StoreSpec | Store] | None = None,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        host: HostFacts | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Args:
+        stores: Asked in this order after the home. A string is a folder or URL,
+            `read:` or `write:` before it narrows its use; None: as configured.
+        home: The folder for trees on this machine; None: as configured.
+        host: Facts about the machine to fetch for; None: this machine's.
+        observer: Told what happens.
+        """
+        settings = config.load() if stores is None or home is None else None
+        folder = Path(home).absolute() if home is not None else settings.home  # type: ignore[union-attr]
+        if stores is None:
+            stores = settings.stores  # type: ignore[union-attr]
+        place = Home(folder)
+        super().__init__(
+            place,
+            [_tier(store) for store in stores],
+            host=(lambda: host) if host else _detected,
+            recipes=_finder(place),
+            observer=observer,
+        )
+
+
+def fetch(
+    recipe: str | Recipe,
+    request: Request | None = None,
+    *,
+    build: cache.BuildPolicy = "missing",
+    verify: bool = False,
+) -> cache.Fetched:
+    """`Cache().fetch(...)`, with the same cache for as long as the configuration is the same."""
+    return default().fetch(recipe, request, build=build, verify=verify)
+
+
+def build(recipe: str | Recipe, request: Request | None = None) -> Built:
+    """`Cache().build(...)`."""
+    return default().build(recipe, request)
+
+
+def default() -> Cache:
+    """The cache for the present environment and folder."""
+    watched = tuple(
+        os.environ.get(name)
+        for name in (
+            *("ARTCACHE_DIR", "ARTCACHE_STORES", "ARTCACHE_ARCH", "ARTCACHE_CUDA"),
+            *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME"),
+        )
+    )
+    paths = config.files(os.environ)
+    stamps = tuple((path, os.stat(path).st_mtime_ns) for path in paths)
+    return _default((watched, stamps))
+
+
+@functools.lru_cache(maxsize=8)
+def _default(stamp: object) -> Cache:
+    return Cache()
+
+
+def _detected() -> HostFacts:
+    from . import detect
+
+    return detect.host()
+
+
+def _finder(home: Home) -> Callable[[str], Recipe]:
+    return lambda name: find(name, memo=home.root / "memo" / "recipes.json")
+
+
+def _tier(store: str | os.PathLike[str] | StoreSpec | Store) -> cache.Tier:
+    if isinstance(store, os.PathLike):
+        store = StoreSpec(os.fspath(store))
+    if isinstance(store, str):
+        store = StoreSpec.parse(store)
+    if not isinstance(store, StoreSpec):
+        return cache.Tier(store, url=store.url)
+    url = store.url
+
+    def opened() -> Store:
+        from .stores import open_store
+
+        return open_store(url)
+
+    return cache.Tier(opened, url=url, reads=store.reads, writes=store.writes)

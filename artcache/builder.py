@@ -1,0 +1,220 @@
+"""One build: scratch, log, smoke test, scan, pack, the home, publishing. For `cache` only."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__, binary, pack
+from .cache import Cache, Fetched, Tier
+from .disk import disk_errors
+from .errors import ArtcacheError, BuildFailed, EmptyBuild
+from .manifest import File, Manifest
+from .process import Runner
+from .recipe import BuildContext, Recipe, SmokeContext, Variant
+from .repository import Published
+from .tree import Scan, digest_files, scan
+
+if TYPE_CHECKING:
+    from .home import Entry
+
+
+@dataclass(slots=True)
+class Built:
+    """What a build made, and what became of it."""
+
+    fetched: Fetched
+    log: Path | None = None
+    published: list[Published] = field(default_factory=list)
+    differing: dict[str, list[str]] = field(default_factory=dict)
+    """Where the key was there already (`home` or a store's URL): the paths whose
+    bytes differ from what this build made; an empty list means equal."""
+
+
+def build_variant(cache: Cache, recipe: Recipe, variant: Variant, *, reuse: bool) -> Built:
+    """Build one variant, put it into the home and publish it.
+
+    Args:
+        reuse: Take what appeared in the home while waiting for the lock.
+
+    Raises:
+        BuildFailed: nothing was published; the log is kept.
+    """
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        stack.enter_context(cache.home.lock(variant.key, waiting=cache.waiting))
+        if reuse and (entry := cache.from_home(variant.key)):
+            return Built(Fetched(entry, origin="home", seconds=time.perf_counter() - start))
+        staging = stack.enter_context(cache.home.staging())
+        stack.enter_context(disk_errors(cache.home.root, doing="build"))
+        job = _Job(cache, recipe, variant, staging)
+        job.run()
+        return job.finish(start)
+
+
+class _Job:
+    """The steps of one build, in a staging folder."""
+
+    def __init__(self, cache: Cache, recipe: Recipe, variant: Variant, staging: Path) -> None:
+        self.cache, self.recipe, self.variant = cache, recipe, variant
+        self.key = variant.key
+        self.observer = cache.observer
+        self.staging = staging
+        self.entry_folder = staging / "entry"
+        self.tree = self.entry_folder / "tree"
+        self.log = cache.home.new_log(self.key)
+        self.provenance: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """Build and smoke-test into `self.tree`; one log of all of it."""
+        self.tree.mkdir(parents=True)
+        downloads = self.cache.home.folder("downloads")
+        downloads.mkdir(parents=True, exist_ok=True)
+        if self.variant.note:
+            self.observer.note(self.variant.note)
+        start = time.perf_counter()
+        with self.log.open("wb", buffering=0) as log:
+            runner = Runner(log=log, log_path=str(self.log), on_line=self.observer.line)
+            try:
+                self._build(runner, downloads)
+                self._smoke(runner)
+            except ArtcacheError as error:
+                log.write(f"artcache: {error}\n".encode())
+                raise
+            except Exception as error:  # a recipe's own mistake must not look like ours
+                log.write(f"artcache: {error!r}\n".encode())
+                raise BuildFailed(
+                    f"the recipe {self.recipe.name} failed with {type(error).__name__}: {error}",
+                    hint=f"the whole log: {self.log}; --debug shows where",
+                ) from error
+        self.provenance["milliseconds"] = round((time.perf_counter() - start) * 1000)
+
+    def _build(self, runner: Runner, downloads: Path) -> None:
+        self.observer.phase("build", f"{self.key.recipe} {self.key.hash[:12]}")
+        self.recipe.build(
+            BuildContext(
+                key=self.key,
+                plan=self.variant.plan,
+                host=self.cache.host,
+                scratch=self._scratch("build"),
+                tree=self.tree,
+                downloads=downloads,
+                jobs=len(os.sched_getaffinity(0)),
+                runner=runner,
+                phase=self.observer.phase,
+                say=self.observer.note,
+                provenance=self.provenance,
+            )
+        )
+
+    def _smoke(self, runner: Runner) -> None:
+        self.observer.phase("smoke test", self.key.recipe)
+        self.found = scan(self.tree)
+        if not self.found.files and not self.found.links:
+            raise EmptyBuild(
+                f"the build of {self.key.recipe} left no file", hint=f"the whole log: {self.log}"
+            )
+        for path, mode, _ in self.found.files:
+            (self.tree / path).chmod(mode)
+        self.recipe.smoke(
+            SmokeContext(
+                key=self.key,
+                plan=self.variant.plan,
+                host=self.cache.host,
+                tree=self.tree,
+                scratch=self._scratch("smoke"),
+                runner=runner,
+            )
+        )
+        if scan(self.tree) != self.found:
+            raise BuildFailed("the smoke test changed the tree that it tested")
+
+    def _scratch(self, name: str) -> Path:
+        folder = self.staging / name
+        folder.mkdir()
+        return folder
+
+    def finish(self, start: float) -> Built:
+        """Describe, keep and publish what `run` made."""
+        writers = self.cache.writers()
+        self.observer.phase("pack", f"{len(self.found.files)} files")
+        pack_file = self.staging / "pack"
+        if writers:
+            manifest = self._packed(pack_file)
+        else:
+            manifest = self._manifest(digest_files(self.tree, self.found), self.found)
+        differing: dict[str, list[str]] = {}
+        before = self.cache.from_home(self.key)
+        if before:
+            differing["home"] = compare(before.manifest().files, manifest.files)
+        entry = before or self._keep(manifest)
+        published = [self._publish(tier, manifest, pack_file) for tier in writers]
+        for done in published:
+            if done and not done.first:
+                differing[done.url] = compare(done.winner.files, manifest.files)
+        seconds = time.perf_counter() - start
+        fetched = Fetched(entry, origin="built", seconds=seconds, note=self.variant.note)
+        return Built(fetched, self.log, [done for done in published if done], differing)
+
+    def _keep(self, manifest: Manifest) -> Entry:
+        return self.cache.home.commit(self.entry_folder, manifest, "built")
+
+    def _packed(self, pack_file: Path) -> Manifest:
+        total = sum(size for _, _, size in self.found.files)
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            self.observer.progress(done, total)
+
+        with pack_file.open("wb") as out:
+            packed = pack.write(self.tree, self.found, out, progress=progress)
+        base = self._manifest(packed.files, self.found)
+        if not packed.frames:
+            return base
+        return Manifest(
+            base.key, base.files, base.links, base.dirs, (packed.pack,), packed.frames,
+            base.needs, base.provenance,
+        )  # fmt: skip
+
+    def _manifest(self, files: tuple[File, ...], found: Scan) -> Manifest:
+        from .digest import blake3
+
+        host = self.cache.host
+        provenance = {
+            **self.provenance,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "artcache": __version__,
+            "builder": {
+                "platform": host.platform,
+                "libc": host.libc,
+                "gpus": [gpu.name for gpu in host.gpus],
+                "driver": host.driver or "",
+                "service": host.service,
+            },
+            "log": blake3(self.log.read_bytes()),
+        }
+        needs = binary.scan_tree(self.tree, [file.path for file in files])
+        return Manifest(self.key, files, found.links, found.dirs, (), (), needs, provenance)
+
+    def _publish(self, tier: Tier, manifest: Manifest, pack_file: Path) -> Published | None:
+        """A publish that fails is one warning: the build was good."""
+        self.observer.phase("publish", f"to {tier.url}")
+        try:
+            return tier.repository.publish(manifest, lambda _: pack_file)
+        except ArtcacheError as error:
+            self.cache.give_up(tier, error)
+            return None
+        finally:
+            self.cache.tell_problems(tier)
+
+
+def compare(ours: tuple[File, ...], theirs: tuple[File, ...]) -> list[str]:
+    """The paths in which two trees' files differ, sorted."""
+    left, right = ({file.path: file for file in files} for files in (ours, theirs))
+    return sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))

@@ -1,0 +1,304 @@
+"""`Cache`: fetch, build and publish: the only room that knows the order of things.
+
+It is given recipes, stores and a host's facts; it finds none of them itself.
+A hit in the home touches nothing but the home, and imports nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from .errors import (
+    ArtcacheError,
+    CacheMiss,
+    Corrupt,
+    NewerFormat,
+    SourceUnavailable,
+    StoreUnavailable,
+)
+from .events import Observer
+from .home import Entry, Home
+from .recipe import Recipe, Request, Variant
+
+if TYPE_CHECKING:
+    from .builder import Built
+    from .key import Key
+    from .process import Runner
+    from .repository import Found, Repository
+    from .store import Store
+    from .toolchain import HostFacts
+
+BuildPolicy = Literal["missing", "never", "always"]
+
+
+class Fetched:
+    """A verified tree in the local home, and how it got there."""
+
+    __slots__ = ("_entry", "build_seconds", "hit", "key", "note", "origin", "seconds")
+
+    def __init__(self, entry: Entry, *, origin: str, seconds: float, note: str = "") -> None:
+        self._entry = entry
+        self.key: Key = entry.key
+        self.origin = origin
+        """`home`, the store's URL, or `built`."""
+        self.hit = origin != "built"
+        self.seconds = seconds
+        self.build_seconds = entry.build_seconds
+        """How long the build took, whoever ran it; 0.0 if unknown."""
+        self.note = note
+
+    @property
+    def path(self) -> Path:
+        return self._entry.path
+
+    @property
+    def entry(self) -> Entry:
+        return self._entry
+
+    @property
+    def saved_seconds(self) -> float:
+        """The build's time less this fetch's, 0.0 if it was built here."""
+        return max(0.0, self.build_seconds - self.seconds) if self.hit else 0.0
+
+    def __repr__(self) -> str:
+        return f"Fetched({self.key.recipe} {self.key.hash[:12]} from {self.origin}: {self.path})"
+
+
+class Tier:
+    """One configured store: how to open it, and whether it answered so far."""
+
+    def __init__(
+        self,
+        store: Store | Callable[[], Store],
+        *,
+        url: str = "",
+        reads: bool = True,
+        writes: bool = True,
+    ) -> None:
+        self._store = store
+        self.url = url or getattr(store, "url", "")
+        self.reads, self.writes = reads, writes
+        self.down = False
+        """It did not answer, and is left alone for the rest of this run."""
+        self._repository: Repository | None = None
+
+    @property
+    def repository(self) -> Repository:
+        """Raises `StoreUnavailable`, or `UsageError` for a URL that nobody understands."""
+        if self._repository is None:
+            from .repository import Repository
+
+            store = self._store() if callable(self._store) else self._store
+            self._repository = Repository(store)
+        return self._repository
+
+
+class Cache:
+    """The explicit form: everything it works with is handed in."""
+
+    def __init__(
+        self,
+        home: Home,
+        tiers: Sequence[Tier],
+        *,
+        host: Callable[[], HostFacts],
+        recipes: Callable[[str], Recipe],
+        observer: Observer | None = None,
+    ) -> None:
+        """Args:
+        home: Where trees live on this machine.
+        tiers: Stores, asked in this order after the home.
+        host: The facts that decide the default variant; asked at most once.
+        recipes: Finds a recipe by its name.
+        observer: Told what happens.
+        """
+        self.home = home
+        self.tiers = list(tiers)
+        self.observer = observer or Observer()
+        self._host: HostFacts | Callable[[], HostFacts] = host
+        self._recipes = recipes
+
+    @property
+    def host(self) -> HostFacts:
+        if callable(self._host):
+            self._host = self._host()
+        return self._host
+
+    def recipe(self, recipe: str | Recipe) -> Recipe:
+        """Raises `UnknownRecipe`."""
+        return self._recipes(recipe) if isinstance(recipe, str) else recipe
+
+    def variants(self, recipe: str | Recipe, request: Request | None = None) -> list[Variant]:
+        """What could serve the request, best first. Raises `UsageError`."""
+        chosen, request = self.recipe(recipe), request or Request()
+        chosen.check_options(request)
+        return list(chosen.variants(self.host, request, _runner()))
+
+    # -- fetch ----------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        recipe: str | Recipe,
+        request: Request | None = None,
+        *,
+        build: BuildPolicy = "missing",
+        verify: bool = False,
+    ) -> Fetched:
+        """The artifact's tree in the home: found there, restored from a store, or built.
+
+        Args:
+            build: What to do on a miss: build it, or raise; `always` builds anyway.
+            verify: On a hit in the home, read every byte against its digest.
+
+        Raises:
+            CacheMiss: nobody has it and `build` is `never`.
+            BuildFailed: it had to be built and that failed.
+            LocalDisk: the home's disk is full or not ours.
+        """
+        start = time.perf_counter()
+        variants = self.variants(recipe, request)
+        if build == "always":
+            return self.build(recipe, request).fetched
+        newer: list[NewerFormat] = []
+        for variant in variants:
+            found = self.from_home(variant.key, verify=verify)
+            origin = "home"
+            if not found and self.tiers:
+                found, origin = self._from_stores(variant, newer)
+            if found:
+                if variant.note:
+                    self.observer.note(variant.note)
+                seconds = time.perf_counter() - start
+                return Fetched(found, origin=origin, seconds=seconds, note=variant.note)
+        if build == "never":
+            raise newer[0] if newer else self._miss(variants[0])
+        return self._build_first(self.recipe(recipe), variants, reuse=True).fetched
+
+    def from_home(self, key: Key, *, verify: bool = False) -> Entry | None:
+        try:
+            return self.home.lookup(key, verify=verify)
+        except Corrupt as error:
+            where = self.home.quarantine(key)
+            self.observer.warn(f"{error}; it was moved to {where}")
+            return None
+
+    def _from_stores(self, variant: Variant, newer: list[NewerFormat]) -> tuple[Entry | None, str]:
+        """Ask each store in order; restore from the first that has it."""
+        for tier in self.readers():
+            try:
+                found = tier.repository.find(variant.key)
+                if found:
+                    return self._restore(tier, found), tier.url
+            except NewerFormat as error:
+                newer.append(error)
+                self.observer.warn(f"{error}" + (f"; {error.hint}" if error.hint else ""))
+            except StoreUnavailable as error:
+                self.give_up(tier, error)
+            except Corrupt:
+                continue  # its problems are told below
+            finally:
+                self.tell_problems(tier)
+        return None, ""
+
+    def _restore(self, tier: Tier, found: Found) -> Entry:
+        from .disk import disk_errors
+
+        manifest = found.manifest
+        with self.home.lock(manifest.key, waiting=self.waiting):
+            if entry := self.from_home(manifest.key):  # whom we waited for restored it
+                return entry
+            self.observer.phase("restore", f"{manifest.key.recipe} from {tier.url}")
+            done = 0
+
+            def progress(count: int) -> None:
+                nonlocal done
+                done += count
+                self.observer.progress(done, manifest.size)
+
+            with (
+                self.home.staging() as staging,
+                disk_errors(self.home.root, doing="restore", needed=manifest.size),
+            ):
+                staged = staging / "entry"
+                staged.mkdir()
+                tier.repository.restore(found, staging, progress).rename(staged / "tree")
+                return self.home.commit(staged, manifest, tier.url)
+
+    # -- build ----------------------------------------------------------------------------
+
+    def build(self, recipe: str | Recipe, request: Request | None = None) -> Built:
+        """Build, whether or not it is cached; nothing that exists is replaced.
+
+        Raises:
+            BuildFailed: one of its kinds.
+        """
+        return self._build_first(self.recipe(recipe), self.variants(recipe, request), reuse=False)
+
+    def _build_first(self, recipe: Recipe, variants: list[Variant], *, reuse: bool) -> Built:
+        """Build the best variant whose source can be had."""
+        from .builder import build_variant
+
+        failures: list[SourceUnavailable] = []
+        for variant in variants:
+            try:
+                return build_variant(self, recipe, variant, reuse=reuse)
+            except SourceUnavailable as error:
+                failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        raise SourceUnavailable(
+            f"no source of {recipe.name} can be had: " + "; ".join(str(e) for e in failures),
+            hint=failures[0].hint,
+        )
+
+    # -- shared with `build` and `survey` -------------------------------------------------
+
+    def readers(self) -> list[Tier]:
+        return [tier for tier in self.tiers if tier.reads and not tier.down]
+
+    def writers(self) -> list[Tier]:
+        return [tier for tier in self.tiers if tier.writes and not tier.down]
+
+    def give_up(self, tier: Tier, error: ArtcacheError) -> None:
+        """One warning a store, then it is left alone: an outage never fails a job."""
+        tier.down = True
+        hint = f" ({error.hint})" if error.hint else ""
+        self.observer.warn(f"{error}; going on without it{hint}")
+
+    def tell_problems(self, tier: Tier) -> None:
+        if tier.down:
+            return
+        for problem in tier.repository.problems:
+            self.observer.warn(problem)
+        tier.repository.problems.clear()
+
+    def waiting(self, holder: str) -> None:
+        self.observer.phase("wait", f"for {holder}, who is making the same")
+
+    def _miss(self, variant: Variant) -> CacheMiss:
+        from .survey import nearest
+
+        key = variant.key
+        near = nearest(self, key, most=3)
+        where = ", ".join([self.home.url, *(tier.url for tier in self.readers())])
+        told = "".join(f"\n  - {line}" for line in near) or " nothing of this recipe is there"
+        return CacheMiss(
+            f"no {key.recipe} {key.hash[:12]} in {where}:{told}",
+            hint=f"run `artcache build {key.recipe}` once on this machine type",
+        )
+
+
+class _LateRunner:
+    """A Runner that is imported when a recipe uses it: most requests need no process."""
+
+    def __getattr__(self, name: str) -> Any:
+        from .process import Runner
+
+        return getattr(Runner(), name)
+
+
+def _runner() -> Runner:
+    return cast("Runner", _LateRunner())

@@ -1,0 +1,242 @@
+"""`fetch`, `build`, `run` and `uninstall`: the commands that make a tree appear."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from artcache.errors import UsageError
+
+from .options import Session, asking, common, recipe_argument
+from .output import Output, human_seconds
+
+if TYPE_CHECKING:
+    from artcache.api import Cache
+    from artcache.builder import Built
+    from artcache.cache import Fetched
+    from artcache.recipe import Request
+    from artcache.repository import Published
+
+_TO = click.Path(file_okay=False)
+
+
+@click.command("fetch")
+@recipe_argument
+@asking
+@click.option("--to", "target", type=_TO, metavar="DIR", help="Make the tree appear in DIR.")
+@click.option("--overwrite", is_flag=True, help="With --to: replace files that are in the way.")
+@click.option(
+    "--build",
+    type=click.Choice(["missing", "never", "always"]),
+    default="missing",
+    show_default=True,
+    help="What to do when nobody has it.",
+)
+@click.option("--verify", is_flag=True, help="Read every byte of a hit against its digest.")
+@common
+def fetch_command(
+    session: Session,
+    recipe: str,
+    request: Request,
+    target: str | None,
+    overwrite: bool,
+    build: Any,
+    verify: bool,
+) -> None:
+    """Print the path of RECIPE's tree: from the home, from a store, or built."""
+    with session.cache() as cache:
+        done = cache.fetch(recipe, request, build=build, verify=verify)
+        told = _fetched(done)
+        if target is not None:
+            told |= _install(cache, done, target, overwrite, session.output)
+    _tell_fetched(session.output, done)
+    session.output.text(os.path.abspath(target) if target else done.entry.tree)  # noqa: PTH100
+    session.output.result(told)
+
+
+@click.command("build")
+@recipe_argument
+@asking
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Say that it is known to be cached. Nothing is replaced: what is there is compared.",
+)
+@common
+def build_command(session: Session, recipe: str, request: Request, force: bool) -> None:
+    """Build RECIPE, cached or not, and publish it. Several --arch make several artifacts."""
+    results = []
+    with session.cache() as cache:
+        for one in per_architecture(request):
+            built = cache.build(recipe, one)
+            results.append(built)
+            cache.observer.done()
+            _tell_built(session.output, built, force)
+            session.output.text(built.fetched.entry.tree)
+    session.output.result([_built(built) for built in results])
+
+
+@click.command(
+    "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@common
+@asking
+@click.option("--program", help="The program's path in the tree; default: the recipe's own.")
+@recipe_argument
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_command(
+    session: Session,
+    recipe: str,
+    request: Request,
+    program: str | None,
+    arguments: tuple[str, ...],
+) -> None:
+    """Run RECIPE's program with ARGUMENTS, in place, fetching it first.
+
+    The working folder stays as it is. An argument that is no file here but one
+    of the tree (cfg/coco.data) is taken from there.
+    """
+    from artcache.process import replace_process
+
+    with session.cache() as cache:
+        done = cache.fetch(recipe, request)
+    _tell_fetched(session.output, done)
+    executable = _program(done.path, program or cache.recipe(recipe).program or recipe)
+    if arguments[:1] == ("--",):
+        arguments = arguments[1:]
+    words = [_in_tree(done.path, word) for word in arguments]
+    replace_process(executable, words, {**os.environ, "ARTCACHE_TREE": str(done.path)})
+
+
+@click.command("uninstall")
+@recipe_argument
+@click.option("--from", "target", type=_TO, metavar="DIR", required=True, help="The folder.")
+@common
+def uninstall_command(session: Session, recipe: str, target: str) -> None:
+    """Take out of DIR exactly what `fetch RECIPE --to DIR` put there."""
+    from artcache.install import uninstall
+
+    with session.cache() as cache:
+        done = uninstall(Path(target), owner=recipe, pending=cache.home.folder("pending"))
+    for path in done.kept:
+        session.output.note(f"kept {path}: it was changed since")
+    session.output.text(f"removed {done.removed} files of {recipe} from {target}")
+    session.output.result({"removed": done.removed, "kept": list(done.kept)})
+
+
+def per_architecture(request: Request) -> list[Request]:
+    """One request for each compute capability: small artifacts that fit exactly."""
+    from dataclasses import replace
+
+    groups: dict[tuple[int, str], list[Any]] = {}
+    for arch in request.archs:
+        groups.setdefault((arch.capability, arch.suffix), []).append(arch)
+    return [replace(request, archs=tuple(group)) for group in groups.values()] or [request]
+
+
+def _install(
+    cache: Cache, done: Fetched, target: str, overwrite: bool, output: Output
+) -> dict[str, Any]:
+    from artcache.install import Tree, TreeFile, TreeLink, install
+
+    manifest = done.entry.manifest()
+    tree = Tree(
+        done.path,
+        [TreeFile(*file) for file in manifest.files],
+        [TreeLink(*link) for link in manifest.links],
+        manifest.dirs,
+    )
+    installed = install(
+        tree,
+        Path(target),
+        owner=done.key.recipe,
+        key=done.key.hash,
+        pending=cache.home.folder("pending"),
+        note=output.note,
+        overwrite=overwrite,
+    )
+    for path in installed.kept:
+        output.note(f"kept your own {target}/{path} (--overwrite replaces it)")
+    return {
+        "to": os.path.abspath(target),  # noqa: PTH100
+        "kept": list(installed.kept),
+        "materialised": dict(installed.how),
+    }
+
+
+def _program(tree: Path, name: str) -> Path:
+    path = tree / name
+    if not os.access(path, os.X_OK) or not path.is_file():
+        programs = [entry.name for entry in sorted(tree.iterdir()) if os.access(entry, os.X_OK)]
+        raise UsageError(
+            f"{tree} has no program {name!r}",
+            hint="choose one with --program: " + (", ".join(programs) or "there is none"),
+        )
+    return path
+
+
+def _in_tree(tree: Path, word: str) -> str:
+    if word.startswith(("-", "/")) or os.path.exists(word):  # noqa: PTH110
+        return word
+    inside = tree / word
+    return str(inside) if word and ".." not in word and inside.exists() else word
+
+
+def _tell_fetched(output: Output, done: Fetched) -> None:
+    name = f"{done.key.recipe} {done.key.hash[:12]}"
+    if done.hit:
+        saved = f", saved {human_seconds(done.saved_seconds)}" if done.saved_seconds else ""
+        output.note(f"{name} from {done.origin} in {human_seconds(done.seconds)}{saved}")
+    else:
+        output.note(f"{name} built in {human_seconds(done.seconds)}")
+
+
+def _fetched(done: Fetched) -> dict[str, Any]:
+    return {
+        "recipe": done.key.recipe,
+        "key": done.key.hash,
+        "fields": done.key.fields,
+        "path": done.entry.tree,
+        "hit": done.hit,
+        "origin": done.origin,
+        "seconds": round(done.seconds, 6),
+        "build_seconds": done.build_seconds,
+        "saved_seconds": round(done.saved_seconds, 6),
+    }
+
+
+def _tell_built(output: Output, built: Built, force: bool) -> None:
+    _tell_fetched(output, built.fetched)
+    name = built.fetched.key.hash[:12]
+    for where, paths in built.differing.items():
+        if paths:
+            shown = ", ".join(paths[:5]) + (", ..." if len(paths) > 5 else "")
+            output.note(f"{name} was in {where} already and stays; this build differs in {shown}")
+        else:
+            output.note(f"{name} was in {where} already; this build made the same bytes")
+    for done in built.published:
+        if done.first:
+            output.note(f"{name} {_stored(done)} {done.url}")
+    output.detail(f"log: {built.log}")
+
+
+def _stored(done: Published) -> str:
+    return "published to" if done.durable else "written, upload pending, to"
+
+
+def _built(built: Built) -> dict[str, Any]:
+    return {
+        **_fetched(built.fetched),
+        "log": str(built.log) if built.log else None,
+        "published": [
+            {"url": done.url, "first": done.first, "durable": done.durable}
+            for done in built.published
+        ],
+        "already": [
+            {"where": where, "equal": not paths, "differing": paths}
+            for where, paths in built.differing.items()
+        ],
+    }

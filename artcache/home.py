@@ -1,0 +1,315 @@
+"""The local home: verified trees, staged out of sight and renamed into place whole.
+
+<home>/v1/entries/<recipe>/<hash>/   seal.json, manifest.json, tree/
+<home>/v1/tmp/<random>/              being made; swept when its maker is gone
+<home>/v1/locks/                     one maker of an entry at a time on this machine
+<home>/v1/logs/<recipe>/             of builds
+<home>/v1/quarantine/                entries that were found broken
+<home>/v1/pending/                   interrupted installs, see `install`
+<home>/v1/downloads/                 what recipes fetched, checked by digest
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import seal as seals
+from .disk import boot_id, disk_errors
+from .errors import Busy, Corrupt, LocalDisk
+from .key import Key
+from .seal import Seal, Trust
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
+
+class Entry:
+    """A tree in the home that passed its check just now."""
+
+    __slots__ = ("_seal", "key")
+
+    def __init__(self, key: Key, seal: Seal) -> None:
+        self.key = key
+        self._seal = seal
+
+    @property
+    def path(self) -> Path:
+        return Path(self._seal.tree)
+
+    @property
+    def tree(self) -> str:
+        """`path` as a string: making a Path costs as much as a part of a warm hit."""
+        return self._seal.tree
+
+    @property
+    def folder(self) -> Path:
+        return Path(self._seal.folder)
+
+    @property
+    def origin(self) -> str:
+        """Where it came from when it was made: `built`, or a store's URL."""
+        return str(self._seal.body["origin"])
+
+    @property
+    def build_seconds(self) -> float:
+        return float(self._seal.body["milliseconds"]) / 1000
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(row[1] for row in self._seal.body["files"])
+
+    @property
+    def made(self) -> float:
+        """Seconds since the epoch."""
+        return self._seal.stamp[0] / 1e9
+
+    @property
+    def used(self) -> float:
+        """When it was last used, in seconds since the epoch."""
+        return os.stat(f"{self._seal.folder}/{seals.NAME}").st_atime
+
+    def manifest(self) -> Manifest:
+        """Raises `Corrupt`."""
+        from .manifest import Manifest
+
+        path = self.folder / "manifest.json"
+        try:
+            return Manifest.from_bytes(path.read_bytes())
+        except OSError as error:
+            raise Corrupt(f"{path}: {error.strerror}") from error
+
+
+class Home:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._v1 = f"{root}/v1"
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    def folder(self, name: str) -> Path:
+        """A folder of the home, by its name in the layout above. It need not exist."""
+        return Path(self._v1, name)
+
+    # -- reading --------------------------------------------------------------------------
+
+    def lookup(self, key: Key, *, verify: bool = False) -> Entry | None:
+        """The entry of that key, if it is there and sound.
+
+        Args:
+            verify: Read every byte against its digest.
+
+        Raises:
+            Corrupt: it is there and broken; `quarantine` takes it away.
+        """
+        folder = f"{self._v1}/entries/{key.recipe}/{key.hash}"
+        try:
+            seal = seals.read(folder)
+        except ValueError as error:
+            raise Corrupt(f"{key.recipe} {key.hash[:12]} in the home: {error}") from None
+        if seal is None:
+            if os.path.lexists(folder):
+                raise Corrupt(f"{key.recipe} {key.hash[:12]} in the home has no seal")
+            return None
+        if Key(seal.body["fields"]) != key:
+            raise Corrupt(f"{key.recipe} {key.hash[:12]} in the home belongs to another key")
+        trust, why = seal.trust()
+        if trust is Trust.BROKEN:
+            raise Corrupt(f"{key.recipe} {key.hash[:12]} in the home: {why}")
+        entry = Entry(key, seal)
+        if verify or trust is Trust.READ_ALL:
+            entry = self._read_all(entry)
+        seal.touch()
+        return entry
+
+    def _read_all(self, entry: Entry) -> Entry:
+        """Check every byte, then seal the tree anew: what was read now is on disk."""
+        from .tree import differing
+
+        manifest = entry.manifest()
+        if manifest.key != entry.key:
+            raise Corrupt(f"{entry.folder}: its manifest belongs to another key")
+        if problems := differing(entry.path, manifest.files, manifest.links):
+            raise Corrupt(
+                f"{entry.key.recipe} {entry.key.hash[:12]} in the home: " + "; ".join(problems[:5])
+            )
+        with contextlib.suppress(LocalDisk):
+            self._write_seal(entry.folder, manifest, entry.origin, durable=True)
+        seal = seals.read(str(entry.folder))
+        assert seal
+        return Entry(entry.key, seal)
+
+    def entries(self, recipe: str | None = None) -> Iterator[Entry | Corrupt]:
+        """All entries, without a look at their trees; a broken one as its error."""
+        top = self.folder("entries")
+        for folder in sorted(top.glob(f"{recipe or '*'}/*")):
+            try:
+                found = seals.read(str(folder))
+                if found is None:
+                    raise ValueError(f"{folder} has no seal")
+                yield Entry(Key(found.body["fields"]), found)
+            except ValueError as error:
+                yield Corrupt(str(error))
+
+    # -- writing --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """An empty folder on the home's disk, gone at the end whatever happens."""
+        import fcntl
+        import secrets
+        import shutil
+
+        top = self.folder("tmp")
+        folder = top / secrets.token_hex(8)
+        with disk_errors(self.root, doing="make a folder"):
+            top.mkdir(parents=True, exist_ok=True)
+            self._sweep(top)
+            folder.mkdir()
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            shutil.rmtree(folder, onerror=_make_removable)
+            os.close(handle)
+
+    def _sweep(self, top: Path) -> None:
+        """Remove what killed processes left: folders that nobody holds a lock on."""
+        import fcntl
+        import shutil
+
+        for folder in top.iterdir():
+            if time.time() - folder.stat().st_mtime < 60:
+                continue  # its maker may be about to lock it
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, onerror=_make_removable)
+            except OSError:
+                pass
+            finally:
+                os.close(handle)
+
+    def commit(self, staged: Path, manifest: Manifest, origin: str) -> Entry:
+        """Make `staged` (a folder in a staging folder, holding `tree`) the manifest's entry.
+
+        The entry appears whole or not at all. If there is one already, it stays
+        and is returned.
+
+        Raises:
+            LocalDisk: the disk is full or not ours.
+        """
+        key = manifest.key
+        target = self.folder("entries") / key.recipe / key.hash
+        with disk_errors(self.root, doing="store the tree"):
+            (staged / "manifest.json").write_bytes(manifest.to_bytes())
+            self._write_seal(staged, manifest, origin, durable=False)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError, OSError):
+                staged.rename(target)
+        entry = self.lookup(key)
+        if entry is None:
+            raise LocalDisk(f"the tree could not be moved to {target}")
+        return entry
+
+    def _write_seal(self, folder: Path, manifest: Manifest, origin: str, *, durable: bool) -> None:
+        facts = {
+            "fields": manifest.key.fields,
+            "origin": origin,
+            "milliseconds": round(manifest.build_seconds * 1000),
+        }
+        if not durable and not boot_id():
+            os.sync()  # no way to notice a crash later, so pay for it now
+            durable = True
+        paths = [file.path for file in manifest.files] + [link.path for link in manifest.links]
+        with disk_errors(self.root, doing="seal the tree"):
+            temporary = folder / f".{seals.NAME}.{os.getpid()}"
+            temporary.write_bytes(seals.make(str(folder), paths, facts, durable=durable))
+            temporary.replace(folder / seals.NAME)
+
+    def quarantine(self, key: Key) -> Path:
+        """Take a broken entry out of the way; returns where it is now."""
+        source = self.folder("entries") / key.recipe / key.hash
+        aside = self.folder("quarantine")
+        target = aside / f"{key.recipe}.{key.hash}.{time.time_ns():x}"
+        with disk_errors(self.root, doing="set a broken tree aside"):
+            aside.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+        return target
+
+    def remove(self, key: Key) -> bool:
+        """Remove an entry; False if there was none."""
+        import secrets
+        import shutil
+
+        source = self.folder("entries") / key.recipe / key.hash
+        top = self.folder("tmp")
+        with disk_errors(self.root, doing="remove the tree"):
+            top.mkdir(parents=True, exist_ok=True)
+            doomed = top / secrets.token_hex(8)
+            try:
+                source.rename(doomed)
+            except FileNotFoundError:
+                return False
+            shutil.rmtree(doomed, onerror=_make_removable)
+        return True
+
+    @contextlib.contextmanager
+    def lock(
+        self, key: Key, *, waiting: Callable[[str], None], wait: bool = True
+    ) -> Iterator[None]:
+        """Be the only one on this machine who makes this entry. The kernel frees it on death.
+
+        Args:
+            waiting: Called once, with who holds it, if it has to be waited for.
+
+        Raises:
+            Busy: it is held and `wait` is False.
+        """
+        import fcntl
+
+        path = self.folder("locks") / f"{key.recipe}.{key.hash}"
+        with disk_errors(self.root, doing="lock the entry"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                other = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+                if not wait:
+                    raise Busy(f"{other} is making {key.recipe} {key.hash[:12]}") from None
+                waiting(other)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            os.ftruncate(handle, 0)
+            os.pwrite(
+                handle, f"process {os.getpid()} since {time.strftime('%H:%M:%S')}".encode(), 0
+            )
+            yield
+        finally:
+            os.close(handle)
+
+    def new_log(self, key: Key) -> Path:
+        """A path for a build's log; its folder exists. The ten newest of a recipe are kept."""
+        top = self.folder("logs") / key.recipe
+        with disk_errors(self.root, doing="make a log"):
+            top.mkdir(parents=True, exist_ok=True)
+            for old in sorted(top.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-9]:
+                old.unlink(missing_ok=True)
+        return top / f"{time.strftime('%Y%m%d-%H%M%S')}-{key.hash[:12]}-{os.getpid()}.log"
+
+
+def _make_removable(function: Callable[[str], Any], path: str, info: object) -> None:
+    """For rmtree: a build may leave folders that even their owner cannot write."""
+    with contextlib.suppress(OSError):
+        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
+        os.chmod(path, 0o700, follow_symlinks=True)  # noqa: PTH101
+        function(path)

@@ -1,0 +1,258 @@
+"""One store's artifacts: where they lie, how they are published, found and restored.
+
+    artcache.json                                    what this folder is
+    v1/manifests/<recipe>/<hash>.json                the commit point
+    v1/manifests/<recipe>/<hash>/<blake3>.json       the same, on stores without exclusive create
+    v1/packs/<first 2>/<blake3>.pack
+
+Pack first, manifest last; the first manifest wins. Readers look for both forms
+of a manifest's name, since one folder may be a real disk to one machine and a
+Drive mount to another. For `cache` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from . import digest
+from .errors import ArtcacheError, Corrupt, NewerFormat, ObjectExists, ObjectNotFound
+from .key import Key, canonical_json, valid_hash, valid_recipe_name
+from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
+from .pack import Progress, open_frame, unpack
+from .store import Store
+
+ROOT = "artcache.json"
+MANIFESTS = "v1/manifests"
+_UNIQUE = re.compile(r"([0-9a-f]{64})(?: ?\(\d+\))?\.json(?: ?\(\d+\))?")
+"""A manifest's own digest; Drive adds ` (1)` when two machines make one name."""
+
+
+class Found(NamedTuple):
+    manifest: Manifest
+    name: str
+    """The object's name in the store."""
+
+
+class Listed(NamedTuple):
+    recipe: str
+    hash: str
+    name: str
+    size: int
+    """Of the manifest, in bytes."""
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    url: str
+    first: bool
+    """False: somebody else's manifest was there, and stays."""
+    winner: Manifest
+    durable: bool
+    """False where the bytes may still wait on this machine (a mounted Drive)."""
+
+
+def pack_name(blake3: str) -> str:
+    return f"v1/packs/{blake3[:2]}/{blake3}.pack"
+
+
+class Repository:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.problems: list[str] = []
+        """Objects that were found bad and what became of them; the caller reports them."""
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    # -- finding --------------------------------------------------------------------------
+
+    def find(self, key: Key) -> Found | None:
+        """The artifact of that key, if the store has a sound manifest for it.
+
+        A bad manifest is quarantined and noted in `problems`.
+
+        Raises:
+            NewerFormat: the only manifest there is one that this version can't read.
+            StoreUnavailable: the store does not answer.
+        """
+        plain = f"{MANIFESTS}/{key.recipe}/{key.hash}.json"
+        if found := self._read(plain, key):
+            return found
+        folder = f"{MANIFESTS}/{key.recipe}/{key.hash}"
+        # Many machines may have published here: all must choose the same one.
+        for entry in sorted(self.store.list(folder)):
+            if _UNIQUE.fullmatch(entry.name.rpartition("/")[2]) and (
+                found := self._read(entry.name, key)
+            ):
+                return found
+        return None
+
+    def _read(self, name: str, key: Key | None) -> Found | None:
+        try:
+            data = self.store.get(name, limit=MAX_BYTES)
+        except ObjectNotFound:
+            return None
+        try:
+            manifest = Manifest.from_bytes(data)
+            if key and manifest.key != key:
+                different = ", ".join(d.field for d in key.differences(manifest.key))
+                raise Corrupt(f"its fields are not the key's ({different})")
+            if not manifest.packed:
+                raise Corrupt("it names no pack")
+            named = _UNIQUE.fullmatch(name.rpartition("/")[2])
+            if named and digest.blake3(data) != named[1]:
+                raise Corrupt("its bytes are not those of its name")
+        except NewerFormat as error:
+            raise NewerFormat(f"{self.url}: {name} is {error}", hint=error.hint) from None
+        except Corrupt as error:
+            self.set_aside(name, str(error))
+            return None
+        return Found(manifest, name)
+
+    def set_aside(self, name: str, why: str) -> None:
+        """Quarantine an object, or say that it could not be done."""
+        try:
+            where = self.store.quarantine(name)
+        except ObjectNotFound:
+            self.problems.append(f"{self.url}: {name} is gone")
+        except ArtcacheError as error:
+            self.problems.append(
+                f"{self.url}: {name} is corrupt ({why}) and could not be moved away: {error}"
+            )
+        else:
+            self.problems.append(f"{self.url}: {name} is corrupt ({why}); moved to {where}")
+
+    def manifests(self, recipe: str | None = None) -> Iterator[Listed]:
+        """Every manifest in the store, by name alone."""
+        folder = f"{MANIFESTS}/{recipe}" if recipe else MANIFESTS
+        for entry in self.store.list(folder):
+            parts = entry.name.split("/")[2:]
+            text = parts[1].removesuffix(".json") if len(parts) > 1 else ""
+            if valid_recipe_name(parts[0]) and valid_hash(text):
+                yield Listed(parts[0], text, entry.name, entry.size, entry.modified)
+
+    def read(self, listed: Listed) -> Manifest | None:
+        """A listed manifest; None if it went away or was bad (see `problems`)."""
+        found = self._read(listed.name, None)
+        if found and (found.manifest.key.hash, found.manifest.key.recipe) == (
+            listed.hash,
+            listed.recipe,
+        ):
+            return found.manifest
+        return None
+
+    # -- restoring ------------------------------------------------------------------------
+
+    def restore(self, found: Found, staging: Path, progress: Progress = lambda count: None) -> Path:
+        """Unpack the artifact into a new folder of `staging`, and return that.
+
+        Raises:
+            Corrupt: a byte is not what was published, or the pack is gone, twice in
+                a row. The manifest, and the pack if it is there, are quarantined.
+            StoreUnavailable: the store stopped answering.
+        """
+        for attempt in (1, 2):
+            into = staging / f"restored-{attempt}"
+            into.mkdir()
+            try:
+                unpack(found.manifest, self.fetch, into, progress=progress)
+                return into
+            except (Corrupt, ObjectNotFound) as error:
+                failure = error  # once may be this machine's own accident
+        for pack, why in self.bad_packs(found.manifest).items():
+            self.set_aside(pack_name(pack.blake3), why)
+        self.set_aside(found.name, str(failure))
+        raise Corrupt(f"{self.url}: {failure}") from failure
+
+    def fetch(self, pack: Pack, offset: int, length: int) -> bytes:
+        return self.store.get_range(pack_name(pack.blake3), offset, length)
+
+    def bad_packs(self, manifest: Manifest) -> dict[Pack, str]:
+        """Read every stored byte of an artifact; the packs that fail, each with why."""
+        import threading
+
+        local, bad = threading.local(), {}
+        for frame in manifest.frames:
+            pack = manifest.packs[frame.pack]
+            if pack in bad:
+                continue
+            try:
+                open_frame(pack, frame, self.fetch, local)
+            except (Corrupt, ObjectNotFound) as error:
+                bad[pack] = str(error)
+        return bad
+
+    # -- publishing -----------------------------------------------------------------------
+
+    def publish(self, manifest: Manifest, pack_files: Callable[[Pack], Path]) -> Published:
+        """Store an artifact: packs first, manifest last.
+
+        Args:
+            pack_files: The local file of each pack.
+
+        Raises:
+            StoreUnavailable: it could not be stored; nothing half-done is visible.
+        """
+        self._mark()
+        for pack in manifest.packs:
+            self._put_pack(pack, pack_files(pack))
+        data = manifest.to_bytes()
+        name = f"{MANIFESTS}/{manifest.key.recipe}/{manifest.key.hash}"
+        traits = self.store.traits
+        try:
+            if traits.exclusive_create:
+                self.store.create(f"{name}.json", data)
+            else:
+                if before := self.find(manifest.key):
+                    return Published(self.url, False, before.manifest, True)
+                self.store.create(f"{name}/{digest.blake3(data)}.json", data)
+        except ObjectExists:
+            pass
+        else:
+            return Published(self.url, True, manifest, traits.durable_on_return)
+        winner = self.find(manifest.key)
+        if winner is None:  # it was bad and is quarantined now: ours takes its place
+            with contextlib.suppress(ObjectExists):
+                self.store.create(f"{name}.json", data)
+            return Published(self.url, True, manifest, traits.durable_on_return)
+        first = winner.manifest == manifest
+        return Published(self.url, first, winner.manifest, traits.durable_on_return)
+
+    def _put_pack(self, pack: Pack, file: Path) -> None:
+        name = pack_name(pack.blake3)
+        try:
+            self.store.create(name, file)
+        except ObjectExists:
+            # A writer that was killed may have left a part of it (a mount has no rename).
+            if self.store.size(name) != pack.length:
+                self.set_aside(name, "it is not whole")
+                with contextlib.suppress(ObjectExists):
+                    self.store.create(name, file)
+
+    def _mark(self) -> None:
+        with contextlib.suppress(ObjectExists):
+            self.store.create(
+                ROOT,
+                canonical_json(
+                    {
+                        "artcache": FORMAT,
+                        "reader": READER,
+                        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    }
+                ),
+            )
+
+    def remove(self, key: Key) -> list[str]:
+        """Remove an artifact's manifests; packs, which others may share, are left to `gc`."""
+        names = [listed.name for listed in self.manifests(key.recipe) if listed.hash == key.hash]
+        for name in names:
+            self.store.delete(name)
+        return names

@@ -1,0 +1,280 @@
+"""What is where: listing, explaining a miss, verifying, removing. For the faces and `cache`.
+
+Unlike a fetch, these may list a store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import ArtcacheError, Corrupt, NewerFormat, StoreUnavailable, UsageError
+from .key import Difference, Key
+
+if TYPE_CHECKING:
+    from .cache import Cache, Tier
+    from .manifest import Manifest
+    from .recipe import Recipe, Request, Variant
+
+_MOST_READ = 500
+"""Manifests of one store that an explanation reads at most, the newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One artifact in one place."""
+
+    where: str
+    """`home`, or the store's URL."""
+    key: Key
+    size: int
+    """Bytes of its files."""
+    made: float
+    """Seconds since the epoch."""
+    build_seconds: float
+    used: float | None = None
+    """Seconds since the epoch; only the home knows."""
+    path: Path | None = None
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """An artifact that a request did not match, and why."""
+
+    row: Row
+    differences: tuple[Difference, ...]
+
+    def __str__(self) -> str:
+        told = "; ".join(str(difference) for difference in self.differences)
+        return f"{self.row.key.hash[:12]} in {self.row.where} differs: {told}"
+
+
+class Look(NamedTuple):
+    """What one place said about one key."""
+
+    where: str
+    state: str
+    """`hit`, `miss`, `corrupt`, `newer`, `unavailable`."""
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Explanation:
+    """Why the next fetch of a request would hit or miss."""
+
+    variant: Variant
+    looks: list[Look]
+    near: list[Near] = field(default_factory=list)
+
+    @property
+    def hit(self) -> str:
+        """Where the fetch would find it, or ''."""
+        return next((look.where for look in self.looks if look.state == "hit"), "")
+
+
+def rows(cache: Cache, recipe: str | None = None, *, most: int | None = None) -> Iterator[Row]:
+    """Every artifact in the home and in each store that answers.
+
+    Args:
+        most: Read at most so many manifests of a store, the newest.
+    """
+    yield from home_rows(cache, recipe)
+    for tier in cache.readers():
+        yield from store_rows(cache, tier, recipe, most=most)
+
+
+def home_rows(cache: Cache, recipe: str | None = None) -> Iterator[Row]:
+    for entry in cache.home.entries(recipe):
+        if isinstance(entry, Corrupt):
+            cache.observer.warn(f"{entry}; the next fetch replaces it")
+            continue
+        yield Row(
+            "home", entry.key, entry.size, entry.made, entry.build_seconds, entry.used, entry.path
+        )
+
+
+def store_rows(
+    cache: Cache, tier: Tier, recipe: str | None = None, *, most: int | None = None
+) -> Iterator[Row]:
+    try:
+        listed = tier.repository.manifests(recipe)
+        if most is not None:
+            listed = iter(sorted(listed, key=lambda found: -found.modified)[:most])
+        for found in listed:
+            try:
+                manifest = tier.repository.read(found)
+            except NewerFormat as error:
+                cache.observer.warn(str(error))
+                continue
+            if manifest:
+                yield Row(
+                    tier.url,
+                    manifest.key,
+                    manifest.size,
+                    found.modified,
+                    manifest.build_seconds,
+                    manifest=manifest,
+                )
+        cache.tell_problems(tier)
+    except StoreUnavailable as error:
+        cache.give_up(tier, error)
+
+
+def nearest(cache: Cache, key: Key, *, most: int) -> list[Near]:
+    """The artifacts of the same recipe with the fewest differing fields, one a key."""
+    found: dict[str, Near] = {}
+    for row in rows(cache, key.recipe, most=_MOST_READ):
+        if row.key != key:
+            found.setdefault(row.key.hash, Near(row, key.differences(row.key)))
+    return sorted(found.values(), key=lambda near: (len(near.differences), -near.row.made))[:most]
+
+
+def explain(
+    cache: Cache, recipe: str | Recipe, request: Request, *, most: int = 3
+) -> list[Explanation]:
+    """For each variant that could serve the request: who has it, and what comes near."""
+    told = []
+    for variant in cache.variants(recipe, request):
+        looks = [_look_home(cache, variant.key)]
+        looks += [_look_store(tier, variant.key) for tier in cache.readers()]
+        explanation = Explanation(variant, looks)
+        if not explanation.hit:
+            explanation.near = nearest(cache, variant.key, most=most)
+        told.append(explanation)
+    return told
+
+
+def _look_home(cache: Cache, key: Key) -> Look:
+    try:
+        entry = cache.home.lookup(key)
+    except Corrupt as error:
+        return Look("home", "corrupt", str(error))
+    return Look("home", "hit", str(entry.path)) if entry else Look("home", "miss")
+
+
+def _look_store(tier: Tier, key: Key) -> Look:
+    try:
+        found = tier.repository.find(key)
+    except NewerFormat as error:
+        return Look(tier.url, "newer", str(error))
+    except ArtcacheError as error:
+        return Look(tier.url, "unavailable", str(error))
+    if problems := tier.repository.problems:
+        detail = "; ".join(problems)
+        problems.clear()
+        return Look(tier.url, "corrupt", detail)
+    return Look(tier.url, "hit", found.name) if found else Look(tier.url, "miss")
+
+
+# -- one artifact by name -----------------------------------------------------------------
+
+
+def matching(cache: Cache, target: str, request: Request) -> list[Row]:
+    """The rows that `target` names: a hash or at least 4 digits of it, or a recipe.
+
+    A recipe names the artifact that a fetch with this request would use.
+
+    Raises:
+        UsageError: several artifacts begin with these digits, or none does.
+    """
+    if 4 <= len(target) <= 32 and not set(target) - set("0123456789abcdef"):
+        found = [row for row in rows(cache) if row.key.hash.startswith(target)]
+        hashes = sorted({row.key.hash for row in found})
+        if len(hashes) > 1:
+            raise UsageError(
+                f"{target} begins {len(hashes)} artifacts' hashes",
+                hint="give more digits: " + ", ".join(name[:12] for name in hashes[:5]),
+            )
+        if not found:
+            raise UsageError(f"no artifact's hash begins with {target}", hint="see `artcache ls`")
+        return found
+    variants = cache.variants(target, request)
+    for variant in variants:
+        found = [row for row in rows(cache, variant.key.recipe) if row.key == variant.key]
+        if found:
+            return found
+    raise UsageError(
+        f"there is no {target} {variants[0].key.hash[:12]} here or in a store",
+        hint=f"see `artcache explain {target}`",
+    )
+
+
+def manifest_of(cache: Cache, row: Row) -> Manifest:
+    """Raises `Corrupt`."""
+    if row.manifest:
+        return row.manifest
+    entry = cache.home.lookup(row.key)
+    if not entry:
+        raise Corrupt(f"{row.key.hash[:12]} went away")
+    return entry.manifest()
+
+
+# -- verify, remove -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of checking one artifact in one place."""
+
+    row: Row
+    problem: str = ""
+    seconds: float = 0.0
+
+
+def verify(cache: Cache, chosen: Sequence[Row], *, deep: bool) -> Iterator[Verdict]:
+    """Check every byte of trees in the home and, if `deep`, of packs in stores.
+
+    What is broken is quarantined: the next fetch makes it anew.
+    """
+    tiers = {tier.url: tier for tier in cache.tiers}
+    for row in chosen:
+        start = time.perf_counter()
+        if row.where == "home":
+            problem = _verify_home(cache, row)
+        elif deep:
+            problem = _verify_store(tiers[row.where], row)
+        else:
+            continue
+        yield Verdict(row, problem, time.perf_counter() - start)
+
+
+def _verify_home(cache: Cache, row: Row) -> str:
+    try:
+        if cache.home.lookup(row.key, verify=True):
+            return ""
+        return "it is gone"
+    except Corrupt as error:
+        return f"{error}; moved to {cache.home.quarantine(row.key)}"
+
+
+def _verify_store(tier: Tier, row: Row) -> str:
+    from .repository import pack_name
+
+    assert row.manifest
+    try:
+        bad = tier.repository.bad_packs(row.manifest)
+    except StoreUnavailable as error:
+        return str(error)
+    for pack, why in bad.items():
+        tier.repository.set_aside(pack_name(pack.blake3), why)
+    if bad and (found := tier.repository.find(row.key)):
+        tier.repository.set_aside(found.name, "its pack is corrupt")
+    problems = "; ".join(tier.repository.problems)
+    tier.repository.problems.clear()
+    return problems
+
+
+def remove(cache: Cache, row: Row) -> list[str]:
+    """Remove one artifact from one place; returns what was removed.
+
+    Raises:
+        StoreUnavailable: the store refused or does not answer.
+    """
+    if row.where == "home":
+        return [str(row.path)] if cache.home.remove(row.key) else []
+    tier = next(tier for tier in cache.tiers if tier.url == row.where)
+    return [f"{tier.url}/{name}" for name in tier.repository.remove(row.key)]
