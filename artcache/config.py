@@ -47,7 +47,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
         if "stores" in body:
             stores, stores_origin = _stores(body["stores"], path), path
     if given := environ.get("ARTCACHE_DIR"):
-        home, home_origin = Path(os.path.abspath(os.path.expanduser(given))), "ARTCACHE_DIR"  # noqa: PTH100, PTH111
+        home, home_origin = Path(os.path.abspath(os.path.expanduser(given))), "ARTCACHE_DIR"
     if "ARTCACHE_STORES" in environ:
         stores = parse_stores(environ["ARTCACHE_STORES"])
         stores_origin = "ARTCACHE_STORES"
@@ -68,7 +68,7 @@ def files(environ: Mapping[str, str], cwd: str | None = None) -> list[str]:
     """
     base = environ.get("XDG_CONFIG_HOME") or _expand("~/.config", environ)
     found = [f"{base}/artcache/config.toml"]
-    folder = cwd or os.getcwd()  # noqa: PTH109
+    folder = cwd or os.getcwd()
     while folder:
         found.append(f"{folder.rstrip('/')}/{PROJECT_FILE}")
         folder = folder.rpartition("/")[0]
@@ -90,7 +90,7 @@ def _default_home(environ: Mapping[str, str]) -> Path:
 
 
 def _expand(path: str, environ: Mapping[str, str]) -> str:
-    home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
+    home = environ.get("HOME") or os.path.expanduser("~")
     return path.replace("~", home, 1)
 
 
@@ -100,7 +100,7 @@ def _read(path: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             body: dict[str, Any] = tomllib.load(file)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: {error}", hint=f"correct it, or move it away: {path}") from None
@@ -145,5 +145,5 @@ def _check_names(path: str, prefix: str, body: Mapping[str, Any], known: tuple[s
 
 def _resolved(path: str, file: str) -> str:
     """A relative path in a file is relative to that file."""
-    expanded = os.path.expanduser(path)  # noqa: PTH111
-    return os.path.normpath(os.path.join(os.path.dirname(file), expanded))  # noqa: PTH118, PTH120
+    expanded = os.path.expanduser(path)
+    return os.path.normpath(os.path.join(os.path.dirname(file), expanded))

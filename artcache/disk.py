@@ -73,7 +73,7 @@ def fsync_folder(folder: Path) -> None:
 def boot_id() -> str:
     """Changes whenever this machine may have lost what it had not written out; '' if unknown."""
     try:
-        with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123 (on the warm path)
+        with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
     except OSError:
         return ""

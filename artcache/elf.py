@@ -150,12 +150,19 @@ class Elf:
         rows = list(self._table(_SECTION, offset, entry, count, "section headers"))
         strings = (rows[names][4], rows[names][5]) if 0 < names < len(rows) else (0, 0)
         for fields in rows:
-            name = self._string(*strings, fields[0]) if strings[1] else ""
+            name = self._section_name(*strings, fields[0])
             if fields[1] == _SHT_NOBITS:
                 continue
             if fields[4] + fields[5] > len(self._image):
                 raise Corrupt(f"an ELF file that is cut off: its section {name!r} is not all there")
             yield Section(name, fields[4], fields[5])
+
+    def _section_name(self, table: int, size: int, index: int) -> str:
+        """Its first 64 characters; compilers call sections what they like, so nothing is wrong."""
+        start = table + index
+        end = min(table + size, start + 64)
+        stop = self._image.find(b"\0", start, end) if start < end else -1
+        return self._image[start : stop if stop >= 0 else max(start, end)].decode("latin-1")
 
     def _table(
         self, layout: struct.Struct, offset: int, entry: int, count: int, what: str

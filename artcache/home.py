@@ -62,7 +62,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(row[1] for row in self._seal.body["files"])
+        return int(self._seal.body["size"])
 
     @property
     def made(self) -> float:
@@ -224,6 +224,7 @@ class Home:
         facts = {
             "fields": manifest.key.fields,
             "origin": origin,
+            "size": manifest.size,
             "milliseconds": round(manifest.build_seconds * 1000),
         }
         if not durable and not boot_id():
@@ -310,6 +311,6 @@ class Home:
 def _make_removable(function: Callable[[str], Any], path: str, info: object) -> None:
     """For rmtree: a build may leave folders that even their owner cannot write."""
     with contextlib.suppress(OSError):
-        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
-        os.chmod(path, 0o700, follow_symlinks=True)  # noqa: PTH101
+        os.chmod(os.path.dirname(path), 0o700)
+        os.chmod(path, 0o700, follow_symlinks=True)
         function(path)

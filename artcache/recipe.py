@@ -13,6 +13,7 @@ entry-point group `artcache.recipes`; ten lines suffice for one of your own::
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .process import Runner
 
 GROUP = "artcache.recipes"
+_REMEMBERED = 200
+"""Folders of the path that a memo holds at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,38 +243,57 @@ def _loaded(name: str, target: str) -> Recipe:
 
 
 def _entry_points(memo: Path | None) -> dict[str, str]:
-    stamp = _path_stamp()
-    if memo:
-        try:
-            remembered = json.loads(memo.read_bytes())
-            if remembered["stamp"] == stamp:
-                return dict(remembered["recipes"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-    from importlib.metadata import entry_points
+    """Recipes by name, with what to import; of two with one name the first on the path.
 
-    found = {point.name: point.value for point in entry_points(group=GROUP)}
-    if memo:
-        _remember(memo, {"stamp": stamp, "recipes": found})
+    Remembered folder by folder, with each folder's time: installing or removing a
+    package changes that.
+    """
+    known = _remembered(memo)
+    fresh: dict[str, list[Any]] = {}
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        place = os.path.abspath(folder or ".")
+        try:
+            modified = os.stat(place).st_mtime_ns
+        except OSError:
+            continue
+        row = known.get(place)
+        if row is None or row[0] != modified:
+            row = fresh[place] = [modified, _scanned(place)]
+        found = {**row[1], **found}
+    if fresh and memo:
+        _remember(memo, dict(list({**known, **fresh}.items())[-_REMEMBERED:]))
     return found
 
 
-def _path_stamp() -> list[list[Any]]:
-    """Installing or removing a package changes the time of a folder on the path."""
-    stamp: list[list[Any]] = []
-    for folder in sys.path:
-        try:
-            stamp.append([folder, os.stat(folder or ".").st_mtime_ns])
-        except OSError:
-            continue
-    return stamp
+def _scanned(folder: str) -> dict[str, str]:
+    """What the packages in one folder of the path offer."""
+    try:
+        names = os.listdir(folder)
+    except OSError:  # a zip file, say
+        names = ["unknown.dist-info"]
+    if not any(name.endswith((".dist-info", ".egg-info", ".egg-link")) for name in names):
+        return {}
+    from importlib.metadata import distributions
+
+    return {
+        point.name: point.value
+        for distribution in distributions(path=[folder])
+        for point in distribution.entry_points
+        if point.group == GROUP
+    }
+
+
+def _remembered(memo: Path | None) -> dict[str, list[Any]]:
+    try:
+        return dict(json.loads(memo.read_bytes())) if memo else {}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _remember(memo: Path, content: object) -> None:
     temporary = memo.with_name(f"{memo.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):  # only slower next time
         memo.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(content))
         temporary.replace(memo)
-    except OSError:
-        pass  # only slower next time

@@ -223,8 +223,7 @@ class Repository:
             with contextlib.suppress(ObjectExists):
                 self.store.create(f"{name}.json", data)
             return Published(self.url, True, manifest, traits.durable_on_return)
-        first = winner.manifest == manifest
-        return Published(self.url, first, winner.manifest, traits.durable_on_return)
+        return Published(self.url, False, winner.manifest, traits.durable_on_return)
 
     def _put_pack(self, pack: Pack, file: Path) -> None:
         name = pack_name(pack.blake3)

@@ -97,7 +97,7 @@ def read(folder: str) -> Seal | None:
         known = _seen.get(folder)
         if known and known.stamp == stamp:
             return known
-        with open(path, "rb") as file:  # noqa: PTH123 (on the warm path)
+        with open(path, "rb") as file:
             body = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None

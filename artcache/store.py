@@ -92,7 +92,11 @@ class Store(Protocol):
         ...
 
     def quarantine(self, name: str) -> str:
-        """Move a bad object out of the readers' way; returns where it is now, or ''."""
+        """Move a bad object out of the readers' way; returns where it is now, or ''.
+
+        Raises:
+            ObjectNotFound: no such object.
+        """
         ...
 
 

@@ -53,7 +53,7 @@ def fetch_command(
         if target is not None:
             told |= _install(cache, done, target, overwrite, session.output)
     _tell_fetched(session.output, done)
-    session.output.text(os.path.abspath(target) if target else done.entry.tree)  # noqa: PTH100
+    session.output.text(os.path.abspath(target) if target else done.entry.tree)
     session.output.result(told)
 
 
@@ -161,7 +161,7 @@ def _install(
     for path in installed.kept:
         output.note(f"kept your own {target}/{path} (--overwrite replaces it)")
     return {
-        "to": os.path.abspath(target),  # noqa: PTH100
+        "to": os.path.abspath(target),
         "kept": list(installed.kept),
         "materialised": dict(installed.how),
     }
@@ -179,7 +179,7 @@ def _program(tree: Path, name: str) -> Path:
 
 
 def _in_tree(tree: Path, word: str) -> str:
-    if word.startswith(("-", "/")) or os.path.exists(word):  # noqa: PTH110
+    if word.startswith(("-", "/")) or os.path.exists(word):
         return word
     inside = tree / word
     return str(inside) if word and ".." not in word and inside.exists() else word

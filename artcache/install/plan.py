@@ -111,6 +111,8 @@ class Plan:
     """Ours, but changed by the user: left alone."""
     conflicts: list[str] = field(default_factory=list)
     """Why it must not be done, a line for each path. Not empty: nothing else counts."""
+    can_overwrite: bool = True
+    """Whether `overwrite` would help against all conflicts."""
 
     @property
     def changes_nothing(self) -> bool:
@@ -142,25 +144,27 @@ def wanted(tree: Tree) -> dict[str, Want]:
     Raises:
         Corrupt: a path or a link leaves the tree, or two entries claim one path.
     """
+    for path in (*(item.path for item in (*tree.files, *tree.links)), *tree.dirs):
+        if not is_safe(path):
+            raise _bad_tree(tree, f"unsafe path {path!r}")
     wants = {item.path: Want(item.path, item.size, item.xxh3, item.mode) for item in tree.files}
     for link in tree.links:
         wants[link.path] = Want("", 0, "", 0o644, link.target)
+    folders = {parent for path in (*wants, *tree.dirs) for parent in parents(path)}
+    twice = next(iter(wants.keys() & {*folders, *tree.dirs}), "")
+    if twice or len(wants) != len(tree.files) + len(tree.links):
+        raise _bad_tree(tree, f"two entries claim {twice or 'one path'}")
     for link in tree.links:
         inside = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), link.target))
-        if link.target.startswith("/") or inside.startswith("../") or not link.target:
-            raise Corrupt(f"the tree's link {link.path} -> {link.target} leaves the tree")
+        if not link.target or link.target.startswith("/") or inside.split("/", 1)[0] == "..":
+            raise _bad_tree(tree, f"the link {link.path} -> {link.target} leaves the tree")
         if file := _behind(inside, wants):
             wants[link.path] = file._replace(target=link.target)
-    folders = {parent for path in (*wants, *tree.dirs) for parent in parents(path)}
-    unsafe = next((path for path in (*wants, *tree.dirs) if not is_safe(path)), "")
-    twice = next(iter(wants.keys() & {*folders, *tree.dirs}), "")
-    if unsafe or twice or len(wants) != len(tree.files) + len(tree.links):
-        raise Corrupt(
-            f"the tree in {tree.root} cannot be installed: "
-            + (f"unsafe path {unsafe!r}" if unsafe else f"two entries claim {twice or 'one path'}"),
-            hint="run `artcache verify`",
-        )
     return wants
+
+
+def _bad_tree(tree: Tree, why: str) -> Corrupt:
+    return Corrupt(f"the tree {tree.root} cannot be installed: {why}", hint="run `artcache verify`")
 
 
 def _behind(path: str, wants: Mapping[str, Want]) -> Want | None:
@@ -204,11 +208,11 @@ def make_plan(
     for path in sorted(ours.entries.keys() - wants.keys()):
         _plan_stale(plan, path, ours.entries[path], others, seen.get(path, Seen()))
     leaving = {*plan.remove, *plan.rmdir}
-    needed = {*empty, *(above for path in (*wants, *empty) for above in parents(path))}
-    for path in sorted(needed):
+    for path in sorted(_folders_of(wants, empty)):
         now = seen.get(path, Seen()).kind
         if path in wants or (now not in ("absent", "folder") and path not in leaving):
             plan.conflicts.append(f"{path} is a {now}, but a folder has to be there")
+            plan.can_overwrite = False
     for path, want in sorted(wants.items()):
         now_seen = seen.get(path, Seen())
         vacated = now_seen.kind == "folder" and {path, *now_seen.below} <= leaving
@@ -224,8 +228,8 @@ def _plan_folders(
     others: Sequence[Record],
     missing: Collection[str],
 ) -> None:
-    needed = {*empty, *(above for path in (*wants, *empty) for above in parents(path))}
-    if wants or empty:
+    needed = _folders_of(wants, empty)
+    if needed or wants:
         needed.add(".")
     theirs = {folder for record in others for folder in record.folders}
     plan.mkdir = sorted(needed.intersection(missing) - {"."})
@@ -234,9 +238,11 @@ def _plan_folders(
     plan.rmdir = sorted(set(ours.folders) - needed - theirs, reverse=True)
 
 
-def _plan_stale(
-    plan: Plan, path: str, entry: Entry, others: Sequence[Record], seen: Seen
-) -> None:
+def _folders_of(wants: Collection[str], empty: Collection[str]) -> set[str]:
+    return {*empty, *(above for path in (*wants, *empty) for above in parents(path))}
+
+
+def _plan_stale(plan: Plan, path: str, entry: Entry, others: Sequence[Record], seen: Seen) -> None:
     if seen.kind == "absent":
         return
     if not unmodified(entry, seen):
@@ -259,7 +265,7 @@ def _plan_wanted(
     if seen.kind == "absent":
         plan.place[path] = want
     elif _identical(want, seen, entry):
-        if entry and entry.mode != want.mode and not sharers:
+        if entry and seen.kind == "file" and entry.mode != want.mode and not sharers:
             plan.place[path] = want
         elif entry or sharers:
             plan.entries[path] = _entry(want, seen)
@@ -268,7 +274,10 @@ def _plan_wanted(
         plan.kept.append(path)
         plan.entries[path] = entry
     elif seen.kind not in _REPLACEABLE:
-        plan.conflicts.append(f"{path} is a {seen.kind} of another owner")
+        plan.conflicts.append(
+            f"{path} is a folder" if seen.kind == "folder" else f"{path} is no file"
+        )
+        plan.can_overwrite = False
     elif overwrite or (entry and not sharers):
         plan.place[path] = want
     else:

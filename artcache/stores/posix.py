@@ -13,6 +13,7 @@ import contextlib
 import errno
 import filecmp
 import os
+import re
 import secrets
 import shlex
 import time
@@ -37,6 +38,7 @@ _GOOD_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.mergerfs", "fuseblk"})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _DRIVE = "/content/drive"
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class PosixStore:
@@ -116,19 +118,27 @@ class PosixStore:
                 if entry.is_dir(follow_symlinks=False):
                     todo.append(Path(entry.path))
                     continue
-                with contextlib.suppress(FileNotFoundError):
-                    facts = entry.stat()
-                    name = str(Path(entry.path).relative_to(self._root))
-                    yield StoredObject(name, facts.st_size, facts.st_mtime)
+                with self._errors(prefix):
+                    try:
+                        facts = entry.stat()
+                    except FileNotFoundError:
+                        continue
+                name = str(Path(entry.path).relative_to(self._root))
+                yield StoredObject(name, facts.st_size, facts.st_mtime)
 
     def delete(self, name: str) -> None:
-        with self._errors(name, writing=True):
-            self._path(name).unlink(missing_ok=True)
+        with (
+            self._errors(name, writing=True),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        ):
+            self._path(name).unlink()
 
     def quarantine(self, name: str) -> str:
         aside = self._root / "v1" / "quarantine"
         target = aside / f"{name.replace('/', '.')}.{int(time.time())}.{secrets.token_hex(3)}"
         with self._errors(name, writing=True):
+            if not os.path.lexists(self._path(name)):
+                raise ObjectNotFound(f"{self.url} has no {name}")
             aside.mkdir(parents=True, exist_ok=True)
             self._path(name).replace(target)
         return str(target)
@@ -249,15 +259,20 @@ def _same(path: Path, content: Content) -> bool:
 
 def _is_fuse(folder: Path) -> bool:
     """Whether the longest mount point above `folder` is a FUSE file system."""
-    real = os.path.realpath(folder)
-    best, kind = "", ""
+    real = os.fsencode(os.path.realpath(folder))
+    best, kind = b"", ""
     try:
-        with open("/proc/self/mountinfo") as table:
+        with open("/proc/self/mountinfo", "rb") as table:
             for line in table:
-                left, _, right = line.partition(" - ")
-                point = left.split(" ")[4].encode().decode("unicode_escape")
-                if len(point) >= len(best) and f"{real}/".startswith(point.rstrip("/") + "/"):
-                    best, kind = point, right.split(" ")[0]
+                left, _, right = line.partition(b" - ")
+                point = _ESCAPED.sub(_unescaped, left.split(b" ")[4])
+                if len(point) >= len(best) and (real + b"/").startswith(point.rstrip(b"/") + b"/"):
+                    best, kind = point, right.split(b" ")[0].decode()
     except (OSError, IndexError):
         return False
     return kind.startswith("fuse") and kind not in _GOOD_FUSE
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    """The kernel writes a space in a path as `\\040`."""
+    return bytes([int(match[1], 8)])

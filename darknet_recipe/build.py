@@ -1,0 +1,150 @@
+"""The build: a tree, its repairs, one call of make, and what of it becomes the artifact."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artcache.errors import BuildFailed, EmptyBuild
+from artcache.process import require_tool
+from artcache.recipe import BuildContext
+
+from . import libraries
+from .obtain import obtain
+from .options import make_words
+from .unpack import copy_file, copy_folder
+
+if TYPE_CHECKING:
+    from .darknet import Plan
+
+SOURCE_DATE = "1577836800"
+"""For `__DATE__` and `__TIME__`: the first day of 2020, whenever and wherever it is built."""
+
+_LICENCES = re.compile(r"(?i)(licen[cs]e|copying|notice)(\..*)?")
+_BINDINGS = ("darknet.py", "python/darknet.py", "include/darknet.h", "include/yolo_v2_class.hpp")
+
+
+def build(context: BuildContext, plan: Plan) -> None:
+    """Fill `context.tree` with `darknet`, `cfg`, `data` and the licences.
+
+    Raises:
+        MissingTool: no compiler, no toolkit or no cuDNN, said before anything is downloaded.
+        SourceUnavailable: the source could not be had.
+        CommandFailed: make failed; the message has its last lines.
+        BuildFailed: the source is not one that this recipe can build.
+    """
+    compilers = _require_tools(context, plan)
+    source = _named_source(context, obtain(context, plan.source))
+    _check_makefile(context, source, plan)
+    _prepare(context, plan, source)
+    words = ["make", f"-j{max(1, context.jobs)}", *_targets(plan.options)]
+    words += make_words(plan.options, plan.target.archs)
+    if plan.options["GPU"]:
+        # Only its command line names nvcc for sure; temporary names would get into the bytes.
+        words.append("NVCC=../cuda/bin/nvcc --objdir-as-tempdir")
+    context.provenance.update(
+        source=plan.source.name,
+        commit=plan.source.commit,
+        patches=[patch.name for patch in plan.patches],
+        compilers=compilers,
+        commands=[shlex.join(words)],
+        dirty=False,
+    )
+    context.phase("compile")
+    context.runner.run(words, cwd=source, env={"SOURCE_DATE_EPOCH": SOURCE_DATE})
+    _collect(source, context.tree, plan.options)
+
+
+def _require_tools(context: BuildContext, plan: Plan) -> dict[str, str]:
+    compilers = libraries.require_compilers(context.runner)
+    if plan.source.kind in ("git", "clone"):
+        require_tool("git")
+    if plan.options["OPENCV"]:
+        compilers["opencv"] = libraries.opencv_version(context.runner)
+    if plan.target.cuda:
+        kit = libraries.toolkit_for(context.host, plan.target, plan.toolchain)
+        libraries.lay_cuda(kit, context.scratch)
+        nvcc = require_tool(
+            str(Path(kit.root) / "bin/nvcc"),
+            hint=f"the CUDA toolkit in {kit.root} has no nvcc: install it anew",
+        )
+        compilers["nvcc"] = libraries.nvcc_release(context.runner, nvcc)
+    if plan.target.cudnn:
+        cudnn = libraries.cudnn_for(context.host, plan.target)
+        libraries.lay_cudnn(cudnn, context.scratch)
+        compilers["cudnn"] = cudnn.version
+    return compilers
+
+
+def _named_source(context: BuildContext, tree: Path) -> Path:
+    """Move the tree to where `../cuda` is right, under one name for all sources."""
+    source = context.scratch / "source"
+    tree.rename(source)
+    return source
+
+
+def _check_makefile(context: BuildContext, source: Path, plan: Plan) -> None:
+    makefile = source / "Makefile"
+    if not makefile.is_file():
+        raise BuildFailed(
+            f"the source {plan.source.name} has no Makefile, so it is no darknet that this "
+            "recipe can build",
+            hint="forks that build with CMake only are not supported",
+        )
+    text = makefile.read_text(errors="replace")
+    if plan.options["OPENCV"] and "opencv4" not in text:
+        libraries.require_old_opencv(context.runner, plan.source.name)
+    for name, on in plan.options.items():
+        always_made = name == "LIBSO" and "libdarknet.so" in text
+        if on and f"$({name})" not in text and not always_made:
+            raise BuildFailed(f"the Makefile of {plan.source.name} has no {name}")
+
+
+def _prepare(context: BuildContext, plan: Plan, source: Path) -> None:
+    """Apply the patches, and make the Makefile find CUDA and cuDNN beside the tree."""
+    flags = [patch.flags for patch in plan.patches]
+    for patch in plan.patches:
+        if patch.path:
+            (source / patch.path).write_text(patch.text)
+    links = []
+    if plan.target.cuda:
+        libraries.lay_driver_stub(context.runner, source, context.scratch)
+        links += ["-L../driver", "-Wl,--allow-shlib-undefined", "-Wl,-rpath-link,../cuda/lib64"]
+    if plan.target.cudnn:
+        flags.append("-I../cudnn/include")
+        links.append("-L../cudnn/lib64")
+    makefile = source / "Makefile"
+    text = makefile.read_text(errors="surrogateescape")
+    text = text.replace("/usr/local/cuda", "../cuda").replace("/usr/local/cudnn", "../cudnn")
+    # Added at the end: make expands these in its commands, when all is read.
+    text += f"\nCOMMON+= {' '.join(flags)}\nLDFLAGS+= {' '.join(links)}\n"
+    makefile.write_text(text, errors="surrogateescape")
+    # Some Makefiles make this folder beside, not before, what goes into it: a race under -j.
+    (source / "obj").mkdir(exist_ok=True)
+
+
+def _targets(options: Mapping[str, bool]) -> list[str]:
+    return ["darknet", "libdarknet.so"] if options["LIBSO"] else ["darknet"]
+
+
+def _collect(source: Path, tree: Path, options: Mapping[str, bool]) -> None:
+    """Copy what users need; objects and sources stay behind."""
+    made = _targets(options)
+    for name in made:
+        if not (source / name).is_file():
+            raise EmptyBuild(f"make ended well but left no {name}", hint="see the log")
+        copy_file(source / name, tree / name)
+        (tree / name).chmod(0o755)
+    for folder in ("cfg", "data"):
+        copy_folder(source / folder, tree / folder)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and _LICENCES.fullmatch(path.name):
+            copy_file(path, tree / path.name)
+            (tree / path.name).chmod(0o644)
+    if options["LIBSO"]:
+        for name in _BINDINGS:
+            if (source / name).is_file():
+                copy_file(source / name, tree / name)

@@ -1,0 +1,103 @@
+"""The recipe: a request and a host's facts in, named variants out; building is `build`'s job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from artcache.errors import UsageError
+from artcache.key import Key
+from artcache.recipe import BuildContext, Recipe, Request, SmokeContext, Variant
+from artcache.toolchain import HostFacts
+
+from .flavours import Flavour, having
+from .options import MEANINGS, complete, key_words, switches
+from .patches import Patch, applying, digest
+from .source import Source, fallback, resolve
+from .target import Target, choose
+
+if TYPE_CHECKING:
+    from artcache.process import Runner
+
+
+class Plan(NamedTuple):
+    """All that `build` and `smoke` need to know about a variant."""
+
+    source: Source
+    target: Target
+    options: Mapping[str, bool]
+    patches: tuple[Patch, ...]
+    toolchain: str | None = None
+    """The request's, for choosing among the host's toolkits."""
+
+
+class DarknetRecipe(Recipe):
+    name = "darknet"
+    version = "1"
+    summary = "the darknet detector: AlexeyAB's, pjreddie's, the Colab fork, or one of your own"
+    options = MEANINGS
+
+    def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
+        """The source that was asked for; behind the default one, Debian's as a fallback."""
+        self.check_options(request)
+        given = switches(request.options)
+        goal = choose(host, request, given)
+        values = complete(given, gpu=goal.cuda is not None, cudnn=goal.cudnn is not None)
+        source = resolve(request.source, request.ref, runner)
+        if missing := _missing(source.flavour, values):
+            raise UsageError(
+                f"the Makefile of {source.name} has no {missing}",
+                hint=f"{missing} is known to {having(missing)}",
+            )
+        extra = _opencv(runner) if values["OPENCV"] else {}
+        sources = [source]
+        # A ref names a commit of the default source, which Debian's package does not have.
+        if request.source is None and not request.ref:
+            spare = fallback()
+            sources += [] if _missing(spare.flavour, values) else [spare]
+        return [self._variant(host, request, each, goal, values, extra) for each in sources]
+
+    def _variant(
+        self,
+        host: HostFacts,
+        request: Request,
+        source: Source,
+        goal: Target,
+        values: Mapping[str, bool],
+        extra: Mapping[str, str],
+    ) -> Variant:
+        chosen = applying(source.flavour.patches_at(source.commit), goal.cuda, goal.cudnn)
+        fields = {
+            "source": source.name,
+            "commit": source.commit,
+            "patches": digest(chosen),
+            **goal.key_fields(),
+            "options": key_words(values),
+            "platform": host.platform,
+            "libc": host.libc,
+            **extra,
+        }
+        plan = Plan(source, goal, dict(values), chosen, request.toolchain)
+        return Variant(Key(self.full_fields(fields)), plan, source.note)
+
+    def build(self, context: BuildContext) -> None:
+        from .build import build
+
+        build(context, context.plan)
+
+    def smoke(self, context: SmokeContext) -> None:
+        from .smoke import smoke
+
+        smoke(context, context.plan)
+
+
+def _missing(flavour: Flavour, values: Mapping[str, bool]) -> str:
+    """The first option that is asked for and that the flavour's Makefile lacks."""
+    return next((name for name, on in values.items() if on and name not in flavour.options), "")
+
+
+def _opencv(runner: Runner) -> dict[str, str]:
+    """OpenCV's version is in the name of its libraries, so it is in the key of such a build."""
+    from .libraries import opencv_version
+
+    return {"opencv": opencv_version(runner)}

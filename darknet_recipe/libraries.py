@@ -1,0 +1,186 @@
+"""Compilers and libraries of this machine, and where a build finds them.
+
+darknet's Makefiles have `/usr/local/cuda` and `/usr/local/cudnn` written into
+them. A build gets folders `cuda` and `cudnn` beside its source tree that lead
+to the real ones, and the Makefile's words become `../cuda` and `../cudnn`:
+short, without spaces, and the same on every machine.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artcache.errors import BuildFailed, CommandFailed, MissingTool
+from artcache.process import require_tool
+from artcache.recipe import Request
+from artcache.toolchain import Cudnn, HostFacts, Toolkit
+
+from .target import Target, usable_toolkits
+
+if TYPE_CHECKING:
+    from artcache.process import Runner
+
+_LIBRARY_FOLDERS = (
+    *("lib64", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib", "lib"),
+    *("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"),
+)
+_DRIVER_CALL = re.compile(rb"\bcu[A-Z][A-Za-z0-9]*(?=\s*\()")
+
+
+def require_compilers(runner: Runner) -> dict[str, str]:
+    """The versions of gcc, g++ and make, by name.
+
+    Raises:
+        MissingTool: one of them is not there.
+        BuildFailed: one of them does not even say its version.
+    """
+    packages = {"gcc": "build-essential", "g++": "build-essential", "make": "build-essential"}
+    return {
+        name: version_of(runner, require_tool(name, package=package)).splitlines()[0]
+        for name, package in packages.items()
+    }
+
+
+def version_of(runner: Runner, program: str) -> str:
+    try:
+        said = runner.run([program, "--version"], timeout=30).strip()
+    except CommandFailed as error:
+        raise BuildFailed(
+            f"the compiler {program} is broken: {error}", hint="install it anew"
+        ) from error
+    if not said:
+        raise BuildFailed(f"the compiler {program} is broken: it does not say its version")
+    return said
+
+
+def nvcc_release(runner: Runner, nvcc: str) -> str:
+    """`Cuda compilation tools, release 13.0, V13.0.88`."""
+    lines = version_of(runner, nvcc).splitlines()
+    return next((line for line in lines if "release" in line), lines[-1])
+
+
+def opencv_version(runner: Runner) -> str:
+    """OpenCV's version.
+
+    Raises:
+        MissingTool: no OpenCV to compile with, or no pkg-config to find it by.
+    """
+    pkg_config = require_tool("pkg-config")
+    for name in ("opencv4", "opencv"):
+        version = runner.run([pkg_config, "--modversion", name], check=False).strip()
+        if version:
+            return version
+    raise MissingTool(
+        "OPENCV=1, and OpenCV's headers are not on this machine",
+        hint="install them, for example: apt-get install -y libopencv-dev; or leave OPENCV out",
+    )
+
+
+def require_old_opencv(runner: Runner, source: str) -> None:
+    """For Makefiles that ask pkg-config for `opencv`, which OpenCV 4 calls `opencv4`.
+
+    Raises:
+        MissingTool: there is none of that name.
+    """
+    pkg_config = require_tool("pkg-config")
+    if not runner.run([pkg_config, "--modversion", "opencv"], check=False).strip():
+        raise MissingTool(
+            f"OPENCV=1, and the Makefile of {source} needs OpenCV 2 or 3, which is not here",
+            hint="--source alexeyab works with OpenCV 4; or leave OPENCV out",
+        )
+
+
+def toolkit_for(host: HostFacts, target: Target, toolchain: str | None) -> Toolkit:
+    """The toolkit of the version that the key names.
+
+    Raises:
+        MissingTool: this machine has none.
+    """
+    kits = usable_toolkits(host, Request(toolchain=toolchain))
+    for kit in kits:
+        if kit.version == target.cuda:
+            return kit
+    there = ", ".join(str(kit.version) for kit in kits) or "none"
+    raise MissingTool(
+        f"the CUDA toolkit {target.cuda} is not on this machine (there: {there})",
+        hint=f"install it, build for one that is here, or fetch what others built for CUDA "
+        f"{target.cuda}",
+    )
+
+
+def cudnn_for(host: HostFacts, target: Target) -> Cudnn:
+    """The cuDNN of the major version that the key names, made for the build's CUDA.
+
+    Raises:
+        MissingTool: this machine has none.
+    """
+    assert target.cuda
+    for cudnn in host.cudnns:
+        if cudnn.major == target.cudnn and cudnn.cuda_major in (None, target.cuda.major):
+            return cudnn
+    raise MissingTool(
+        f"cuDNN {target.cudnn} for CUDA {target.cuda.major} is not on this machine",
+        hint=f"install it (pip install nvidia-cudnn-cu{target.cuda.major}), "
+        "or build without it: --cudnn none",
+    )
+
+
+def lay_cuda(kit: Toolkit, scratch: Path) -> None:
+    """Make `scratch/cuda` lead to the toolkit's `bin`, `include` and `lib64`."""
+    root = Path(kit.root)
+    library = _library_folder(root, "libcudart.so")
+    _lay(scratch / "cuda", bin=root / "bin", include=root / "include", lib64=library)
+
+
+def lay_cudnn(cudnn: Cudnn, scratch: Path) -> None:
+    """Make `scratch/cudnn` lead to cuDNN's `include` and `lib64`.
+
+    The vendor's wheels have `libcudnn.so.9` and no `libcudnn.so`, which the linker needs.
+    """
+    library = Path(cudnn.library)
+    folder = scratch / "cudnn"
+    _lay(folder, include=Path(cudnn.include))
+    (folder / "lib64").mkdir()
+    for name in ("libcudnn.so", f"libcudnn.so.{cudnn.major}"):
+        if (library / name).exists():
+            (folder / "lib64/libcudnn.so").symlink_to((library / name).absolute())
+            return
+    raise BuildFailed(f"there is no libcudnn.so in {library}", hint="install cuDNN anew")
+
+
+def _lay(folder: Path, **links: Path) -> None:
+    folder.mkdir()
+    for name, aim in links.items():
+        (folder / name).symlink_to(aim.absolute())
+
+
+def _library_folder(root: Path, library: str) -> Path:
+    for name in _LIBRARY_FOLDERS:
+        if (root / name / library).exists():
+            return root / name
+    raise BuildFailed(
+        f"the CUDA toolkit in {root} has no {library}",
+        hint="install the whole toolkit, not only its compiler",
+    )
+
+
+def lay_driver_stub(runner: Runner, source: Path, scratch: Path) -> None:
+    """Make `scratch/driver/libcuda.so`, to link against where there is no driver.
+
+    It has the driver's SONAME and the few functions that the tree calls.
+    Always used, so that a build's bytes don't depend on a driver being there.
+    """
+    calls: set[bytes] = {b"cuCtxGetCurrent"}
+    for path in sorted(source.rglob("*")):
+        if path.suffix in (".c", ".cpp", ".cu", ".h", ".hpp") and path.is_file():
+            calls.update(_DRIVER_CALL.findall(path.read_bytes()))
+    folder = scratch / "driver"
+    folder.mkdir()
+    text = "".join(f"void {name.decode()}(void) {{}}\n" for name in sorted(calls))
+    (folder / "stub.c").write_text(text)
+    runner.run(
+        ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so", "stub.c"],
+        cwd=folder,
+    )
