@@ -230,7 +230,9 @@ def _driver(artifact: ArtifactFacts, cuda: CudaVersion | None, host: HostFacts) 
     minimum = artifact.needs.driver or (minimum_driver(cuda) if cuda else "")
     if host.driver is None:
         # Without a GPU that is said elsewhere; with ARTCACHE_ARCH the user vouches for it.
-        return ["the driver's version could not be read"] if host.gpus else []
+        # A Tegra's driver is part of its system and has no number of its own.
+        discrete = [gpu for gpu in host.gpus if not gpu.tegra]
+        return ["the driver's version could not be read"] if discrete else []
     if not minimum or _numbers(host.driver) >= _numbers(minimum):
         return []
     # NVIDIA's forward-compatibility package brings a newer CUDA to an older driver.

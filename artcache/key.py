@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from .digest import xxh3
@@ -137,6 +137,8 @@ def _checked(name: str, value: str | Sequence[str]) -> FieldValue:
         raise InvalidKey(f"{name!r} is no field name: a-z, 0-9 and _ only, at most 64 of them")
     if isinstance(value, str):
         return _checked_text(name, value)
+    if not isinstance(value, (Sequence, Set)):
+        raise InvalidKey(f"the key's field {name} is no string or list of strings: {value!r}")
     items = [_checked_text(name, item) for item in value]
     if len(set(items)) != len(items):
         raise InvalidKey(f"the key's field {name} repeats a value: {items}")

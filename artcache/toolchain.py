@@ -9,7 +9,6 @@ Capabilities", and the release notes of each toolkit named in `_TOOLKIT_RANGE`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -75,8 +74,9 @@ class GpuArch:
             raise UsageError(
                 f"no GPU has the compute capability {text!r}", hint=_nearest_arch(capability)
             )
-        if suffix and capability < 90:
-            raise UsageError(f"{text!r}: only sm_90 and newer have {suffix!r} targets")
+        first = 100 if suffix == "f" else 90
+        if suffix and capability < first:
+            raise UsageError(f"{text!r}: only sm_{first} and newer have {suffix!r} targets")
         virtual = word.startswith("compute_") or kind == "-virtual"
         if kind == "+ptx" and not virtual:
             return cls(capability, suffix), cls(capability, suffix, True)
@@ -93,9 +93,8 @@ class GpuArch:
 
 
 def _nearest_arch(capability: int) -> str:
-    words = [str(number) for number in KNOWN_CAPABILITIES]
-    near = difflib.get_close_matches(str(capability), words, n=3, cutoff=0.4)
-    return "did you mean " + ", ".join(f"sm_{word}" for word in near) + "?" if near else ""
+    near = sorted(KNOWN_CAPABILITIES, key=lambda known: (abs(known - capability), known))[:3]
+    return "did you mean " + ", ".join(f"sm_{number}" for number in near) + "?"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from artcache.process import Runner
 
 FALLBACK_NOTE = (
-    f"the default source ({ALEXEYAB.url}) did not answer: this is pjreddie's darknet from Debian's "
-    "source package instead; `--source upstream` forbids that"
+    "this is pjreddie's darknet from Debian's source package, built in place of the default source "
+    f"({ALEXEYAB.url}) when that did not answer; `--source upstream` forbids it"
 )
 
 _FULL_COMMIT = r"[0-9a-f]{40}"

@@ -79,9 +79,7 @@ def build_command(session: Session, recipe: str, request: Request, force: bool) 
     session.output.result([_built(built) for built in results])
 
 
-@click.command(
-    "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
+@click.command("run")
 @common
 @asking
 @click.option("--program", help="The program's path in the tree; default: the recipe's own.")
@@ -94,7 +92,7 @@ def run_command(
     program: str | None,
     arguments: tuple[str, ...],
 ) -> None:
-    """Run RECIPE's program with ARGUMENTS, in place, fetching it first.
+    """Run RECIPE's program in place, fetching it first: artcache run darknet -- ARGUMENTS.
 
     The working folder stays as it is. An argument that is no file here but one
     of the tree (cfg/coco.data) is taken from there.
@@ -105,8 +103,6 @@ def run_command(
         done = cache.fetch(recipe, request)
     _tell_fetched(session.output, done)
     executable = _program(done.path, program or cache.recipe(recipe).program or recipe)
-    if arguments[:1] == ("--",):
-        arguments = arguments[1:]
     words = [_in_tree(done.path, word) for word in arguments]
     replace_process(executable, words, {**os.environ, "ARTCACHE_TREE": str(done.path)})
 

@@ -56,20 +56,22 @@ def host(
     if cuda_override:
         # Stable: among those of the wished-for version, the order of preference stays.
         found = sorted(found, key=lambda toolkit: toolkit.version != cuda_override)
+    cudnns = tuple(toolkits.find_cudnn(root, environ, site_packages, found, notes))
     facts = HostFacts(
         platform=platform(),
         libc=libc(root),
         toolkits=tuple(found),
-        cudnns=tuple(toolkits.find_cudnn(root, environ, site_packages, found, notes)),
+        cudnns=cudnns,
         arch_override=arch_override,
         cuda_override=cuda_override,
         service=service(root, environ),
+        notes=tuple(notes),
     )
     if any(os.path.lexists(root / sign) for sign in _DRIVER_SIGNS):
         from . import gpus
 
-        return gpus.add(facts, root, notes)
-    return _with(facts, notes=tuple(notes))
+        return gpus.add(facts, root)
+    return facts
 
 
 def host_report(root: Path = MACHINE, environ: Mapping[str, str] | None = None) -> HostReport:
@@ -115,7 +117,7 @@ def glibcxx(root: Path = MACHINE) -> str | None:
 
     Apart from `host`, because it reads two megabytes.
     """
-    from .libraries import glibcxx as find
+    from .loader import glibcxx as find
 
     return find(root)
 
@@ -124,7 +126,7 @@ def libraries(
     names: Iterable[str], root: Path = MACHINE, environ: Mapping[str, str] | None = None
 ) -> set[str]:
     """Those of the SONAMEs that the dynamic loader of this machine would find."""
-    from .libraries import present
+    from .loader import present
 
     return present(names, root, os.environ if environ is None else environ)
 
@@ -143,12 +145,6 @@ def _cuda_override(environ: Mapping[str, str]) -> CudaVersion | None:
         return CudaVersion.parse(text) if text else None
     except UsageError as error:
         raise UsageError(f"ARTCACHE_CUDA: {error}", hint=error.hint) from None
-
-
-def _with(facts: HostFacts, **changes: object) -> HostFacts:
-    from dataclasses import replace
-
-    return replace(facts, **changes)  # type: ignore[arg-type]
 
 
 # -- for the rooms beside this one --------------------------------------------------------

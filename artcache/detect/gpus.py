@@ -34,20 +34,19 @@ _TEGRA_CHIPS = {
 """Device-tree names: Nano, TX2, Xavier, Orin, Thor."""
 
 
-def add(facts: HostFacts, root: Path, notes: list[str]) -> HostFacts:
+def add(facts: HostFacts, root: Path) -> HostFacts:
     """`facts` with GPUs, driver and notes filled in. Never raises, never hangs."""
     answer: dict[str, Any] = {}
     problem = _in_time(lambda: _ask_nvml(root, answer))
     answer = dict(answer)  # A thread that is still at it must not change it any more.
     gpus = answer.get("gpus") or _tegra(root)
-    if problem and not gpus:
-        notes.append(problem)
+    note = (problem,) if problem and not gpus else ()
     return replace(
         facts,
         gpus=tuple(gpus),
         driver=answer.get("driver") or _driver_by_file(root),
         driver_cuda=answer.get("driver_cuda"),
-        notes=tuple(notes),
+        notes=(*facts.notes, *note),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..toolchain import HostFacts
 from . import host, text_of
-from .libraries import glibcxx, opencv
+from .loader import glibcxx, opencv
 
 
 @dataclass(frozen=True, slots=True)
