@@ -16,6 +16,7 @@ from .store import StoreSpec
 if TYPE_CHECKING:
     from .builder import Built
     from .events import Observer
+    from .match import Match
     from .store import Store
     from .toolchain import HostFacts
 
@@ -57,10 +58,11 @@ def fetch(
     request: Request | None = None,
     *,
     build: cache.BuildPolicy = "missing",
+    match: Match = "compatible",
     verify: bool = False,
 ) -> cache.Fetched:
     """`Cache().fetch(...)`, with the same cache for as long as the configuration is the same."""
-    return default().fetch(recipe, request, build=build, verify=verify)
+    return default().fetch(recipe, request, build=build, match=match, verify=verify)
 
 
 def build(recipe: str | Recipe, request: Request | None = None) -> Built:

@@ -21,6 +21,8 @@ from .tree import Scan, digest_files, scan
 
 if TYPE_CHECKING:
     from .home import Entry
+    from .key import Key
+    from .needs import Needs
 
 
 @dataclass(slots=True)
@@ -200,6 +202,7 @@ class _Job:
             "log": blake3(self.log.read_bytes()),
         }
         needs = binary.scan_tree(self.tree, [file.path for file in files])
+        _prove(self.key, needs)
         return Manifest(self.key, files, found.links, found.dirs, (), (), needs, provenance)
 
     def _publish(self, tier: Tier, manifest: Manifest, pack_file: Path) -> Published | None:
@@ -212,6 +215,20 @@ class _Job:
             return None
         finally:
             self.cache.tell_problems(tier)
+
+
+def _prove(key: Key, needs: Needs) -> None:
+    """What was asked of the compiler must be in the binary. Raises `BuildFailed`."""
+    asked = key.get("arch")
+    if not isinstance(asked, tuple) or key.get("cuda") in (None, "none"):
+        return
+    found = {*needs.sass, *needs.ptx}
+    if missing := [arch for arch in asked if arch not in found]:
+        has = ", ".join(sorted(found)) or "no GPU code"
+        raise BuildFailed(
+            f"asked {', '.join(missing)}, the binary has {has}",
+            hint="a Makefile that ignores its ARCH, or objects of an earlier build",
+        )
 
 
 def compare(ours: tuple[File, ...], theirs: tuple[File, ...]) -> list[str]:

@@ -6,6 +6,7 @@ A hit in the home touches nothing but the home, and imports nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,12 +27,15 @@ from .recipe import Recipe, Request, Variant
 if TYPE_CHECKING:
     from .builder import Built
     from .key import Key
+    from .match import Match
     from .process import Runner
     from .repository import Found, Repository
     from .store import Store
     from .toolchain import HostFacts
 
 BuildPolicy = Literal["missing", "never", "always"]
+_Served = tuple[Entry, str, str]
+"""An entry, where it came from, and a note for the user."""
 
 
 class Fetched:
@@ -145,11 +149,15 @@ class Cache:
         request: Request | None = None,
         *,
         build: BuildPolicy = "missing",
+        match: Match = "compatible",
         verify: bool = False,
     ) -> Fetched:
         """The artifact's tree in the home: found there, restored from a store, or built.
 
         Args:
+            match: What may be served: only the `exact` artifact, also a `compatible`
+                one that provably runs here, or also one that needs a JIT first. A
+                request that names architectures or a CUDA version is always exact.
             build: What to do on a miss: build it, or raise; `always` builds anyway.
             verify: On a hit in the home, read every byte against its digest.
 
@@ -163,19 +171,57 @@ class Cache:
         if build == "always":
             return self.build(recipe, request).fetched
         newer: list[NewerFormat] = []
-        for variant in variants:
-            found = self.from_home(variant.key, verify=verify)
-            origin = "home"
-            if not found and self.tiers:
-                found, origin = self._from_stores(variant, newer)
-            if found:
-                if variant.note:
-                    self.observer.note(variant.note)
-                seconds = time.perf_counter() - start
-                return Fetched(found, origin=origin, seconds=seconds, note=variant.note)
+        served = self._exact(variants, newer, verify=verify)
+        if not served and match != "exact" and not (request and (request.archs or request.cuda)):
+            served = self._compatible(variants, match)
+        if served:
+            entry, origin, note = served
+            if entry.key != variants[0].key:
+                self.home.remember_alias(variants[0].key, entry.key, note)
+            if note:
+                self.observer.note(note)
+            return Fetched(entry, origin=origin, seconds=time.perf_counter() - start, note=note)
         if build == "never":
             raise newer[0] if newer else self._miss(variants[0])
-        return self._build_first(self.recipe(recipe), variants, reuse=True).fetched
+        built = self._build_first(self.recipe(recipe), variants, reuse=True).fetched
+        if built.key != variants[0].key:
+            self.home.remember_alias(variants[0].key, built.key, built.note)
+        return built
+
+    def _exact(
+        self, variants: list[Variant], newer: list[NewerFormat], *, verify: bool
+    ) -> _Served | None:
+        """Each variant in the home and then the stores, best first."""
+        for variant in variants:
+            if found := self.from_home(variant.key, verify=verify):
+                return found, "home", variant.note
+            if variant is variants[0] and (alias := self.home.alias(variant.key)):
+                other, note = alias
+                if found := self.from_home(other, verify=verify):
+                    return found, "home", note
+            found, origin = self._from_stores(variant, newer)
+            if found:
+                return found, origin, variant.note
+        return None
+
+    def _compatible(self, variants: list[Variant], match: Match) -> _Served | None:
+        """The best artifact that provably runs here in place of a variant."""
+        from .match import best
+
+        for variant in variants:
+            chosen = best(self, variant.key, match)
+            if chosen is None:
+                continue
+            note = "; ".join(filter(None, [variant.note, chosen.note]))
+            if chosen.entry:
+                return chosen.entry, "home", note
+            if chosen.tier and chosen.found:
+                with contextlib.suppress(Corrupt):
+                    try:
+                        return self._restore(chosen.tier, chosen.found), chosen.tier.url, note
+                    finally:
+                        self.tell_problems(chosen.tier)
+        return None
 
     def from_home(self, key: Key, *, verify: bool = False) -> Entry | None:
         try:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import seal as seals
 from .disk import boot_id, disk_errors
-from .errors import Busy, Corrupt, LocalDisk
+from .errors import ArtcacheError, Busy, Corrupt, LocalDisk
 from .key import Key
 from .seal import Seal, Trust
 
 if TYPE_CHECKING:
     from .manifest import Manifest
+
+
+ALIAS_SECONDS = 24 * 3600.0
+"""After that the stores are asked for the exact artifact again."""
 
 
 class Entry:
@@ -157,6 +162,31 @@ class Home:
                 yield Entry(Key(found.body["fields"]), found)
             except ValueError as error:
                 yield Corrupt(str(error))
+
+    # -- aliases --------------------------------------------------------------------------
+
+    def _alias(self, key: Key) -> Path:
+        return self.folder("aliases") / f"{key.recipe}.{key.hash}.json"
+
+    def alias(self, key: Key) -> tuple[Key, str] | None:
+        """What was served in place of `key` less than `ALIAS_SECONDS` ago, and the note for it."""
+        try:
+            path = self._alias(key)
+            if time.time() - path.stat().st_mtime > ALIAS_SECONDS:
+                return None
+            body = json.loads(path.read_bytes())
+            return Key(body["fields"]), str(body["note"])
+        except (OSError, ValueError, KeyError, TypeError, ArtcacheError):
+            return None
+
+    def remember_alias(self, key: Key, served: Key, note: str) -> None:
+        """So that the next fetch needs no network. A home that cannot be written forgets."""
+        path = self._alias(key)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps({"fields": served.fields, "note": note}))
+            temporary.replace(path)
 
     # -- writing --------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,11 +28,14 @@ MAX_FILES = 2_000_000
 MAX_FRAME = 64 << 20
 """Bytes; writers stay at `pack.FRAME`, readers take no more than this into memory at once."""
 MAX_TOTAL = 1 << 44
+MAX_PATH = 4095
+"""Bytes of a path or a link's target: what Linux takes."""
 
 MODES = {"0644": 0o644, "0755": 0o755}
 _MODE_NAMES = {mode: name for name, mode in MODES.items()}
 _XXH3 = re.compile(r"[0-9a-f]{32}")
 _BLAKE3 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4}){0,3}")
 _MEMBERS = frozenset(
     "artcache reader key hash files links dirs packs frames needs provenance".split()
 )
@@ -191,32 +194,36 @@ def check_paths(
     if clash := parents.intersection(dirs):
         _bad(f"{min(clash)!r} is listed as empty and is not")
     for path, target in links:
-        _check_target(path, target)
+        _check_target(path, target, leaves)
 
 
 def _check_path(path: str) -> None:
     parts = path.split("/")
     if (
         not path
-        or len(path) > 4096
+        or len(path.encode()) > MAX_PATH
         or "\0" in path
         or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts)
     ):
         _bad(f"{path!r} is no path inside a tree")
 
 
-def _check_target(path: str, target: str) -> None:
-    """The target, followed from the link's folder by its text alone, stays inside."""
-    depth = path.count("/")
-    if not target or target.startswith("/") or "\0" in target or len(target) > 4096:
-        _bad(f"the link {path!r} leaves the tree: {target!r}")
+def _check_target(path: str, target: str, leaves: Collection[str]) -> None:
+    """The target, followed from the link's folder, stays inside.
+
+    No `..` may come after another link: it would lead on from where that one leads.
+    """
+    sound = bool(target) and target[0] != "/" and "\0" not in target
+    place, through = path.split("/")[:-1], False
     for part in target.split("/"):
         if part == "..":
-            depth -= 1
+            sound = sound and bool(place) and not through
+            place = place[:-1]
         elif part not in ("", "."):
-            depth += 1
-        if depth < 0:
-            _bad(f"the link {path!r} leaves the tree: {target!r}")
+            place.append(part)
+            through = through or "/".join(place) in leaves
+    if not sound or len(target.encode()) > MAX_PATH:
+        _bad(f"the link {path!r} leaves the tree: {target!r}")
 
 
 def _parents_of(path: str, known: set[str]) -> Iterable[str]:
@@ -249,18 +256,21 @@ def _parsed(data: bytes) -> dict[str, Any]:
         body = json.loads(data, parse_float=_no_float, parse_constant=_no_float)
     except (ValueError, RecursionError) as error:
         _bad(str(error))
-    if not isinstance(body, dict) or not isinstance(body.get("artcache"), int):
+    if not isinstance(body, dict) or type(body.get("artcache")) is not int:
         _bad("no format number")
+    # From a stranger's file into a line that the user may type: nothing but digits and dots.
+    reader = body.get("reader")
+    sound = isinstance(reader, str) and _VERSION.fullmatch(reader)
     if body["artcache"] > FORMAT:
         raise NewerFormat(
             f"a manifest of format {body['artcache']}; this artcache reads up to {FORMAT}",
-            hint=f"pip install -U 'artcache>={str(body.get('reader', ''))[:20]}'",
+            hint="pip install -U " + (f"'artcache>={reader}'" if sound else "artcache"),
         )
-    if body["artcache"] != FORMAT or body.keys() != _MEMBERS:
+    if body["artcache"] != FORMAT or body.keys() != _MEMBERS or not sound:
         _bad(f"its members are not those of format {FORMAT}")
     try:
         exact = canonical_json(body) == data
-    except ValueError:  # a lone surrogate
+    except (ValueError, RecursionError):  # a lone surrogate
         exact = False
     if not exact:
         _bad("it is not in canonical form")

@@ -4,6 +4,7 @@
     v1/manifests/<recipe>/<hash>.json                the commit point
     v1/manifests/<recipe>/<hash>/<blake3>.json       the same, on stores without exclusive create
     v1/packs/<first 2>/<blake3>.pack
+    v1/siblings/<recipe>/<base>/<hash>.json          a hint: keys that differ only in `FLEXIBLE`
 
 Pack first, manifest last; the first manifest wins. Readers look for both forms
 of a manifest's name, since one folder may be a real disk to one machine and a
@@ -13,6 +14,7 @@ Drive mount to another. For `cache` only.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +58,20 @@ class Published:
     winner: Manifest
     durable: bool
     """False where the bytes may still wait on this machine (a mounted Drive)."""
+
+
+FLEXIBLE = frozenset({"arch", "cuda", "cudnn", "libc"})
+"""Fields in which two artifacts may differ and yet both run on one machine."""
+_MOST_SIBLINGS = 1000
+
+
+def siblings_folder(key: Key) -> str:
+    """Where the keys are listed that differ from `key` in `FLEXIBLE` fields only.
+
+    One small folder, so that looking for a compatible artifact never lists a store.
+    """
+    base = Key({name: value for name, value in key.fields.items() if name not in FLEXIBLE})
+    return f"v1/siblings/{key.recipe}/{base.hash}"
 
 
 def pack_name(blake3: str) -> str:
@@ -149,6 +165,18 @@ class Repository:
             return found.manifest
         return None
 
+    def siblings(self, key: Key) -> Iterator[Key]:
+        """Keys that artifacts in this store may have, differing in `FLEXIBLE` fields only.
+
+        Hints: `find` decides. The newest come first, a bad one is passed over.
+        """
+        listed = sorted(self.store.list(siblings_folder(key)), key=lambda found: -found.modified)
+        for entry in listed[:_MOST_SIBLINGS]:
+            with contextlib.suppress(ObjectNotFound, ValueError, TypeError, ArtcacheError):
+                sibling = Key(json.loads(self.store.get(entry.name, limit=1 << 16)))
+                if siblings_folder(sibling) == siblings_folder(key):
+                    yield sibling
+
     # -- restoring ------------------------------------------------------------------------
 
     def restore(self, found: Found, staging: Path, progress: Progress = lambda count: None) -> Path:
@@ -217,6 +245,7 @@ class Repository:
         except ObjectExists:
             pass
         else:
+            self._hint(manifest.key)
             return Published(self.url, True, manifest, traits.durable_on_return)
         winner = self.find(manifest.key)
         if winner is None:  # it was bad and is quarantined now: ours takes its place
@@ -235,6 +264,11 @@ class Repository:
                 self.set_aside(name, "it is not whole")
                 with contextlib.suppress(ObjectExists):
                     self.store.create(name, file)
+
+    def _hint(self, key: Key) -> None:
+        """List the key among its siblings; without it only exact fetches find the artifact."""
+        with contextlib.suppress(ArtcacheError):
+            self.store.create(f"{siblings_folder(key)}/{key.hash}.json", key.canonical)
 
     def _mark(self) -> None:
         with contextlib.suppress(ObjectExists):

@@ -44,14 +44,18 @@ def require_compilers(runner: Runner) -> dict[str, str]:
 
 
 def version_of(runner: Runner, program: str) -> str:
+    """What `program --version` prints.
+
+    Raises:
+        BuildFailed: it fails, or prints nothing.
+    """
     try:
         said = runner.run([program, "--version"], timeout=30).strip()
+        why = "" if said else "it does not say its version"
     except CommandFailed as error:
-        raise BuildFailed(
-            f"the compiler {program} is broken: {error}", hint="install it anew"
-        ) from error
-    if not said:
-        raise BuildFailed(f"the compiler {program} is broken: it does not say its version")
+        said, why = "", str(error)
+    if why:
+        raise BuildFailed(f"the compiler {program} is broken: {why}", hint="install it anew")
     return said
 
 

@@ -371,3 +371,78 @@ def test_a_store_on_a_drive_mount_works_the_same(bench: Bench) -> None:
     assert done.origin == str(bench.store)
     assert len(list(bench.store.glob("v1/manifests/thing/*/*.json"))) == 1
     assert bench.cache("c").fetch(bench.recipe()).origin == str(bench.store)  # as a plain folder
+
+
+# -- compatible artifacts -------------------------------------------------------------------
+
+
+def on(libc: str) -> artcache.HostFacts:
+    return artcache.HostFacts(libc=libc)
+
+
+def compiled(libc: str) -> FunctionRecipe:
+    """A C program that needs only an old glibc, keyed for the machine that built it."""
+
+    @artcache.make_recipe("program", fields={"commit": "1", "libc": libc, "cuda": "none"})
+    def build(context: artcache.BuildContext) -> None:
+        source = context.scratch / "a.c"
+        source.write_text("int main(void) { return 0; }")
+        context.runner.run(["cc", "-nostartfiles", "-shared", "-o", context.tree / "a.so", source])
+
+    return build
+
+
+def test_an_artifact_of_an_older_glibc_stands_in_and_is_said(bench: Bench) -> None:
+    bench.cache("a").fetch(compiled("glibc2.31"))
+
+    done = bench.cache("b").fetch(compiled("glibc2.36"), build="never")
+
+    assert done.origin == str(bench.store)
+    assert done.key.get("libc") == "glibc2.31"
+    assert "glibc2.31" in done.note
+    assert "artcache build program" in bench.told.notes[0]
+
+
+def test_exact_takes_no_stand_in(bench: Bench) -> None:
+    bench.cache("a").fetch(compiled("glibc2.31"))
+
+    with pytest.raises(CacheMiss):
+        bench.cache("b").fetch(compiled("glibc2.36"), build="never", match="exact")
+
+
+def test_the_exact_artifact_goes_before_a_stand_in(bench: Bench) -> None:
+    bench.cache("a").fetch(compiled("glibc2.31"))
+    bench.cache("a").build(compiled("glibc2.36"))
+
+    done = bench.cache("b").fetch(compiled("glibc2.36"))
+
+    assert done.key.get("libc") == "glibc2.36"
+    assert not done.note
+
+
+def test_the_second_fetch_of_a_stand_in_asks_no_store(bench: Bench) -> None:
+    bench.cache("a").fetch(compiled("glibc2.31"))
+    bench.cache("b").fetch(compiled("glibc2.36"))
+
+    again = bench.cache("b", stores=[bench.folder / "nowhere"]).fetch(compiled("glibc2.36"))
+
+    assert again.origin == "home"
+    assert again.key.get("libc") == "glibc2.31"
+    assert "glibc2.31" in again.note
+
+
+def test_looking_for_a_stand_in_never_lists_the_manifests(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from artcache.stores.posix import PosixStore
+
+    bench.cache("a").fetch(compiled("glibc2.31"))
+    listed: list[str] = []
+    real = PosixStore.list
+    monkeypatch.setattr(
+        PosixStore, "list", lambda self, prefix: listed.append(prefix) or real(self, prefix)
+    )
+
+    bench.cache("b").fetch(compiled("glibc2.36"), build="never")
+
+    assert not [prefix for prefix in listed if prefix.count("/") < 3]

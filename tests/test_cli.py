@@ -110,7 +110,7 @@ def test_a_program_that_is_not_there_offers_those_that_are(machine: Machine) -> 
     assert "bin" in done.err
 
 
-def test_build_prints_one_path_for_each_architecture(machine: Machine) -> None:
+def test_build_makes_one_artifact_for_each_architecture(machine: Machine) -> None:
     done = machine.run("build", "toy", "--arch", "sm_80,7.5,9.0+PTX", "--json")
 
     assert [built["fields"]["arch"] for built in done.json["result"]] == [

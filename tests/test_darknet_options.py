@@ -11,7 +11,7 @@ from darknet_fixtures import CPU_HOST, only_variant
 from artcache.errors import MissingTool, UsageError
 from artcache.process import Runner
 from artcache.recipe import Request, Variant
-from artcache.toolchain import Cudnn, CudaVersion, Gpu, GpuArch, HostFacts, Toolkit
+from artcache.toolchain import CudaVersion, Cudnn, Gpu, GpuArch, HostFacts, Toolkit
 from darknet_recipe import flavours, recipe
 from darknet_recipe.options import complete, gencode, make_words, switches
 from darknet_recipe.patches import CUDA_13, CUDNN_8, applying, digest

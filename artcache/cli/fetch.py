@@ -35,6 +35,13 @@ _TO = click.Path(file_okay=False)
     show_default=True,
     help="What to do when nobody has it.",
 )
+@click.option(
+    "--match",
+    type=click.Choice(["exact", "compatible", "jit"]),
+    default="compatible",
+    show_default=True,
+    help="Whether an artifact that provably runs here may stand in for the exact one.",
+)
 @click.option("--verify", is_flag=True, help="Read every byte of a hit against its digest.")
 @common
 def fetch_command(
@@ -44,11 +51,12 @@ def fetch_command(
     target: str | None,
     overwrite: bool,
     build: Any,
+    match: Any,
     verify: bool,
 ) -> None:
     """Print the path of RECIPE's tree: from the home, from a store, or built."""
     with session.cache() as cache:
-        done = cache.fetch(recipe, request, build=build, verify=verify)
+        done = cache.fetch(recipe, request, build=build, match=match, verify=verify)
         told = _fetched(done)
         if target is not None:
             told |= _install(cache, done, target, overwrite, session.output)

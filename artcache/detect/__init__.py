@@ -105,9 +105,9 @@ def libc(root: Path = MACHINE) -> str:
 
 def service(root: Path, environ: Mapping[str, str]) -> str:
     """`colab`, `kaggle` or empty. Kaggle's image is made of Colab's, so it is asked first."""
-    if "KAGGLE_KERNEL_RUN_TYPE" in environ or (root / "kaggle/working").is_dir():
+    if "KAGGLE_KERNEL_RUN_TYPE" in environ or os.path.isdir(root / "kaggle/working"):
         return "kaggle"
-    if "COLAB_RELEASE_TAG" in environ or (root / "content/sample_data").is_dir():
+    if "COLAB_RELEASE_TAG" in environ or os.path.isdir(root / "content/sample_data"):
         return "colab"
     return ""
 

@@ -7,6 +7,7 @@ that fell off the bus, hence the thread and the limit.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def _load_from_unusual_places(root: Path) -> None:
 
     for place in _LIBRARY_PLACES:
         path = root / place / "libnvidia-ml.so.1"
-        if path.exists():
+        if os.path.exists(path):
             try:
                 ctypes.CDLL(str(path))
             except OSError:

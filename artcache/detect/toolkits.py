@@ -31,7 +31,7 @@ def find(
         real = os.path.realpath(folder)
         if real in found:
             continue
-        if not (folder / "bin/nvcc").is_file():
+        if not os.path.isfile(folder / "bin/nvcc"):
             if named_by:
                 notes.append(f"{named_by} names {folder}, which has no bin/nvcc")
             continue
@@ -52,7 +52,7 @@ def _candidates(
             yield below(root, environ[name]), "machine", name
     for folder in environ.get("PATH", "").split(os.pathsep):
         program = below(root, folder) / "nvcc"
-        if folder and program.is_file():
+        if folder and os.path.isfile(program):
             yield _home_of(program, root), "machine", ""
     local = below(root, "/usr/local")
     yield local / "cuda", "machine", ""
@@ -151,7 +151,7 @@ def _cudnn_candidates(
             yield include, tuple(below(root, name) for name in names), _packaged_cuda(root)
     for packages in _packages(root, site_packages):
         home = packages / "nvidia/cudnn"
-        if home.is_dir():
+        if os.path.isdir(home):
             yield home / "include", _library_places(home), _wheel_cuda(packages)
 
 

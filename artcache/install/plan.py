@@ -144,7 +144,8 @@ def wanted(tree: Tree) -> dict[str, Want]:
     Raises:
         Corrupt: a path or a link leaves the tree, or two entries claim one path.
     """
-    for path in (*(item.path for item in (*tree.files, *tree.links)), *tree.dirs):
+    leaves = [*(file.path for file in tree.files), *(link.path for link in tree.links)]
+    for path in (*leaves, *tree.dirs):
         if not is_safe(path):
             raise _bad_tree(tree, f"unsafe path {path!r}")
     wants = {item.path: Want(item.path, item.size, item.xxh3, item.mode) for item in tree.files}
@@ -152,7 +153,7 @@ def wanted(tree: Tree) -> dict[str, Want]:
         wants[link.path] = Want("", 0, "", 0o644, link.target)
     folders = {parent for path in (*wants, *tree.dirs) for parent in parents(path)}
     twice = next(iter(wants.keys() & {*folders, *tree.dirs}), "")
-    if twice or len(wants) != len(tree.files) + len(tree.links):
+    if twice or len(wants) != len(leaves):
         raise _bad_tree(tree, f"two entries claim {twice or 'one path'}")
     for link in tree.links:
         inside = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), link.target))
@@ -243,12 +244,12 @@ def _folders_of(wants: Collection[str], empty: Collection[str]) -> set[str]:
 
 
 def _plan_stale(plan: Plan, path: str, entry: Entry, others: Sequence[Record], seen: Seen) -> None:
-    if seen.kind == "absent":
+    if seen.kind == "absent" or _sharers(path, others, seen):
         return
-    if not unmodified(entry, seen):
-        plan.kept.append(path)
-    elif not _sharers(path, others, seen):
+    if unmodified(entry, seen):
         plan.remove.append(path)
+    else:
+        plan.kept.append(path)
 
 
 def _plan_wanted(

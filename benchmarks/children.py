@@ -1,0 +1,105 @@
+"""Child processes: how each contender is started and what its run cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .measure import Sample
+
+ROOT = Path(__file__).resolve().parent.parent
+_LEFT_OUT = ("ARTCACHE_", "PYTHON", "CCACHE_", "XDG_", "MAKE")
+"""Prefixes of variables that would make two machines measure different things.
+PYTHONDONTWRITEBYTECODE among them: an installed package has its bytecode."""
+
+
+class Child(NamedTuple):
+    argv: Sequence[str | Path]
+    env: Mapping[str, str] = {}
+    cwd: Path = Path("/")
+
+
+class ChildFailed(Exception):
+    """A contender that did not do its work must not win."""
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(_LEFT_OUT)}
+    return {**kept, "LC_ALL": "C.UTF-8", **extra}
+
+
+def timed(child: Child) -> Sample:
+    """Run it to the end, from before its start to after its death."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(word) for word in child.argv],
+        env=environment(child.env),
+        cwd=child.cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ChildFailed(_why(child))
+    return Sample(seconds, usage.ru_utime + usage.ru_stime, _peak(usage.ru_maxrss << 10))
+
+
+def _peak(rss: int) -> int:
+    """The kernel counts what a process was before its exec too, which is this one."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return rss if rss > own else 0
+
+
+def told(child: Child) -> Any:
+    """Run it and return the JSON that it printed."""
+    done = subprocess.run(
+        [str(word) for word in child.argv],
+        env=environment(child.env),
+        cwd=child.cwd,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ChildFailed(f"{child.argv}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def helper(name: str, *words: str | Path) -> list[str | Path]:
+    """The command line of one of `helpers.py`'s jobs; to be run in `ROOT`."""
+    return [sys.executable, "-m", "benchmarks.helpers", name, *words]
+
+
+def console_script() -> Path | None:
+    """`artcache` of the running interpreter's environment."""
+    found = Path(sys.executable).parent / "artcache"
+    return found if found.is_file() else None
+
+
+def tool(name: str, missing: dict[str, str]) -> str:
+    """A program's path; '' and a line in `missing` if it is not on PATH."""
+    found = shutil.which(name) or ""
+    if not found:
+        missing[name] = f"{name} is not on PATH"
+    return found
+
+
+def _why(child: Child) -> str:
+    done = subprocess.run(
+        [str(word) for word in child.argv],
+        env=environment(child.env),
+        cwd=child.cwd,
+        capture_output=True,
+        text=True,
+    )
+    return f"{child.argv} failed; again it ends with {done.returncode}: {done.stderr[-2000:]}"

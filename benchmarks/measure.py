@@ -1,0 +1,162 @@
+"""Contenders run in alternation, so that a busy machine is as unkind to one as to the other."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Sample(NamedTuple):
+    """One run."""
+
+    seconds: float
+    cpu: float = 0.0
+    """Seconds of processor time, of the process and its children."""
+    rss: int = 0
+    """Peak resident bytes; 0 if nobody measured it."""
+
+
+def _nothing() -> None:
+    return
+
+
+class Contender(NamedTuple):
+    name: str
+    run: Callable[[], Sample]
+    prepare: Callable[[], object] = _nothing
+    """Before each run, not timed."""
+    clean: Callable[[], object] = _nothing
+    """After each run, not timed."""
+
+
+class Goal(NamedTuple):
+    """What `ours` has to reach. Each kind of `word` is one line of `_ratio` and `_met`."""
+
+    ours: str
+    word: str
+    """`faster than`: at least `factor` times; `within`: at most `factor` times the peer's
+    time; `under`: at most `factor` seconds."""
+    factor: float
+    peer: str = ""
+
+
+@dataclass
+class Task:
+    name: str
+    title: str
+    contenders: list[Contender] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Peers that could not take part, each with why."""
+    repeat: int = 1
+    """Runs of each contender for one pair: short ones need more."""
+    notes: list[str] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+
+
+class Check(NamedTuple):
+    """Something that is so or is not, rather than fast or slow."""
+
+    what: str
+    ok: bool
+    detail: str = ""
+
+
+class Outcome(NamedTuple):
+    goal: Goal
+    value: float
+    """A ratio of medians, or seconds for `under`."""
+    low: float
+    high: float
+    """The least and the most over single rounds."""
+    met: bool
+
+
+class Measured(NamedTuple):
+    task: Task
+    samples: dict[str, list[Sample]]
+    outcomes: list[Outcome]
+    load: tuple[float, float]
+    """The machine's one-minute load before and after."""
+
+
+def run(task: Task, pairs: int, progress: Callable[[str], None]) -> Measured:
+    """Run every contender once to warm up, then in rounds whose order turns and reverses."""
+    before = os.getloadavg()[0]
+    samples: dict[str, list[Sample]] = {contender.name: [] for contender in task.contenders}
+    for contender in task.contenders:
+        progress(f"{task.name}: warm-up: {contender.name}")
+        _one(contender)
+    for number in range(pairs * task.repeat if task.contenders else 0):
+        for contender in _order(task.contenders, number):
+            progress(f"{task.name}: round {number + 1} of {pairs * task.repeat}: {contender.name}")
+            samples[contender.name].append(_one(contender))
+    progress("")
+    outcomes = [_outcome(goal, samples) for goal in task.goals if _present(goal, samples)]
+    return Measured(task, samples, outcomes, (before, os.getloadavg()[0]))
+
+
+def _one(contender: Contender) -> Sample:
+    contender.prepare()
+    try:
+        return contender.run()
+    finally:
+        contender.clean()
+
+
+def _order(contenders: Sequence[Contender], number: int) -> list[Contender]:
+    """Each contender comes first, last and after each other one about equally often."""
+    start = number // 2 % len(contenders)
+    turned = [*contenders[start:], *contenders[:start]]
+    return turned[::-1] if number % 2 else turned
+
+
+def _present(goal: Goal, samples: dict[str, list[Sample]]) -> bool:
+    return all(samples.get(name) for name in (goal.ours, goal.peer) if name)
+
+
+def _outcome(goal: Goal, samples: dict[str, list[Sample]]) -> Outcome:
+    ours = [sample.seconds for sample in samples[goal.ours]]
+    theirs = [sample.seconds for sample in samples[goal.peer]] if goal.peer else ours
+    value = _ratio(goal, statistics.median(ours), statistics.median(theirs))
+    rounds = [_ratio(goal, a, b) for a, b in zip(ours, theirs, strict=True)]
+    met = value >= goal.factor if goal.word == "faster than" else value <= goal.factor
+    return Outcome(goal, value, min(rounds), max(rounds), met)
+
+
+def _ratio(goal: Goal, ours: float, theirs: float) -> float:
+    if goal.word == "faster than":
+        return theirs / ours
+    return ours / theirs if goal.word == "within" else ours
+
+
+def median(samples: Sequence[Sample]) -> float:
+    return statistics.median(sample.seconds for sample in samples)
+
+
+def as_json(measured: Measured) -> dict[str, Any]:
+    """For `--json`, and for the page that will be made from it."""
+    task = measured.task
+    return {
+        "task": task.name,
+        "title": task.title,
+        "load": measured.load,
+        "contenders": {
+            name: {
+                "median": median(samples),
+                "least": min(sample.seconds for sample in samples),
+                "samples": [sample._asdict() for sample in samples],
+            }
+            for name, samples in measured.samples.items()
+        },
+        "goals": [
+            {**outcome.goal._asdict(), **outcome._asdict(), "goal": None}
+            for outcome in measured.outcomes
+        ],
+        "checks": [check._asdict() for check in task.checks],
+        "missing": task.missing,
+        "notes": task.notes,
+    }

@@ -1,0 +1,174 @@
+"""Real darknets, compiled for real: CPU and GPU, reproducible, and able to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from darknet_fixtures import (
+    build,
+    debian_tarball,
+    files,
+    gpu_host,
+    only_variant,
+    real_clone,
+    repository,
+    smoke,
+)
+
+from artcache.process import Runner
+from artcache.recipe import BuildContext, Request
+from artcache.toolchain import GpuArch
+from darknet_recipe import flavours
+from darknet_recipe.flavours import BY_NAME
+from darknet_recipe.unpack import unpack, without_top_folder
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
+
+FORKS = ("alexeyab", "pjreddie", "colab")
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with the real tree of pjreddie's darknet."""
+    folder = tmp_path_factory.mktemp("upstream")
+    unpack(debian_tarball(), folder / "unpacked")
+    return repository(without_top_folder(folder / "unpacked"))
+
+
+def fork(name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone of a fork, whose commit counts as the pinned one (it may be a shallow copy)."""
+    clone = real_clone(name)
+    commit = only_variant(Request(source=str(clone))).key.get("commit")
+    pinned = BY_NAME[name]._replace(commit=str(commit))
+    monkeypatch.setitem(flavours.BY_NAME, name, pinned)
+    return clone
+
+
+def needed(context: BuildContext, name: str = "darknet") -> set[str]:
+    said = Runner().run(["readelf", "-d", context.tree / name])
+    return set(re.findall(r"\(NEEDED\).*\[(.+)\]", said))
+
+
+def targets(context: BuildContext, name: str = "darknet") -> set[str]:
+    """The architectures in the file itself, as nvcc writes their names beside the code."""
+    return set(map(bytes.decode, re.findall(rb"sm_\d+", (context.tree / name).read_bytes())))
+
+
+# -- CPU -----------------------------------------------------------------------------------
+
+
+def test_debians_darknet(tmp_path: Path) -> None:
+    context = build(only_variant(Request(source="debian")), tmp_path / "b")
+    smoke(context)
+
+    assert needed(context) <= {"libm.so.6", "libmvec.so.1", "libc.so.6"}
+    assert {path.name for path in context.tree.iterdir()} >= {"darknet", "cfg", "data", "LICENSE"}
+    assert not list(context.tree.rglob("*.o")) + list(context.tree.rglob("*.c"))
+
+
+def test_a_remote_of_the_same_tree_gives_the_same_bytes(upstream: Path, tmp_path: Path) -> None:
+    """Over git's own transport, in another folder, as a fork that nobody knows."""
+    one = build(only_variant(Request(source=upstream.as_uri())), tmp_path / "one")
+    other = build(only_variant(Request(source="debian")), tmp_path / "the other folder")
+    smoke(one)
+
+    assert files(one.tree) == files(other.tree)
+
+
+def test_options(upstream: Path, tmp_path: Path) -> None:
+    options = {"OPENMP": "1", "LIBSO": "1"}
+    context = build(only_variant(Request(source=str(upstream), options=options)), tmp_path / "b")
+    smoke(context)
+
+    assert "libgomp.so.1" in needed(context)
+    for name in ("libdarknet.so", "include/darknet.h", "python/darknet.py"):
+        assert (context.tree / name).is_file()
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_forks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = fork(name, monkeypatch)
+    context = build(only_variant(Request(source=str(clone))), tmp_path / "b")
+    smoke(context)
+
+    assert context.provenance["patches"] == []
+    assert (context.tree / "data/dog.jpg").is_file()
+
+
+def test_alexeyabs_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = fork("alexeyab", monkeypatch)
+    options = {"AVX": "1", "OPENMP": "1", "LIBSO": "1"}
+    context = build(only_variant(Request(source=str(clone), options=options)), tmp_path / "b")
+    smoke(context)
+
+    assert (context.tree / "libdarknet.so").is_file()
+    assert (context.tree / "darknet.py").is_file()
+    assert "libgomp.so.1" in needed(context)
+
+
+# -- GPU -----------------------------------------------------------------------------------
+
+
+def gpu_request(source: str, archs: str, **others: object) -> Request:
+    return Request(source=source, archs=GpuArch.parse_list(archs), **others)  # type: ignore[arg-type]
+
+
+def test_a_gpu_build_of_debians_darknet(tmp_path: Path) -> None:
+    """Twice, in different folders, one with a space: with cuDNN, the same bytes."""
+    host = gpu_host()
+    variant = only_variant(gpu_request("debian", "75"), host)
+    contexts = [build(variant, tmp_path / name, host) for name in ("a", "b c")]
+    smoke(contexts[0])
+
+    major = host.toolkits[0].version.major
+    assert needed(contexts[0]) >= {f"libcudart.so.{major}", "libcudnn.so.9"}
+    assert targets(contexts[0]) == {"sm_75"}
+    assert files(contexts[0].tree) == files(contexts[1].tree)
+    assert len(contexts[0].provenance["patches"]) == 1 + (major >= 13)
+
+
+def test_without_cudnn_and_with_ptx(tmp_path: Path) -> None:
+    host = gpu_host()
+    variant = only_variant(gpu_request("debian", "90+PTX", cudnn="none"), host)
+    context = build(variant, tmp_path / "b", host)
+
+    assert not [name for name in needed(context) if "cudnn" in name]
+    assert targets(context) == {"sm_90"}
+    assert "arch=compute_90,code=compute_90" in context.provenance["commands"][0]
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_gpu_builds_of_forks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = gpu_host()
+    clone = fork(name, monkeypatch)
+    context = build(only_variant(gpu_request(str(clone), "75,80"), host), tmp_path / "b", host)
+
+    assert targets(context) == {"sm_75", "sm_80"}
+    assert needed(context) >= {"libcudnn.so.9"}
+
+
+def test_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Makefile adds compute_70, which CUDA 13 refuses; the command line wins."""
+    host = gpu_host()
+    clone = fork("alexeyab", monkeypatch)
+    request = gpu_request(str(clone), "75", options={"CUDNN_HALF": "1"})
+    context = build(only_variant(request, host), tmp_path / "b", host)
+
+    assert targets(context) == {"sm_75"}
+
+
+def test_the_toolkits_place_is_not_in_the_bytes(tmp_path: Path) -> None:
+    host = gpu_host()
+    moved = tmp_path / "another place"
+    shutil.copytree(host.toolkits[0].root, moved, symlinks=True)
+    kit = dataclasses.replace(host.toolkits[0], root=str(moved))
+    elsewhere = dataclasses.replace(host, toolkits=(kit,))
+    variant = only_variant(gpu_request("debian", "75"), host)
+    one = build(variant, tmp_path / "one", host)
+    other = build(variant, tmp_path / "other", elsewhere)
+
+    assert files(one.tree) == files(other.tree)
