@@ -96,14 +96,14 @@ def _read_segments(root: Path, found: Scan, row: Sequence[Segment]) -> bytearray
     raw = bytearray(sum(segment.length for segment in row))
     view = memoryview(raw)
     for segment in row:
-        path = found.files[segment.file][0]
+        path, _, size = found.files[segment.file]
         target = view[segment.at : segment.at + segment.length]
         handle = os.open(root / path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             done = 0
             while done < len(target):
                 count = os.preadv(handle, [target[done:]], segment.start + done)
-                if not count:
+                if not count or os.fstat(handle).st_size != size:
                     raise BuildFailed(f"{path} changed while it was read")
                 done += count
         finally:

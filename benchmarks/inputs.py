@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import artcache
 from artcache.home import Home
@@ -129,21 +128,17 @@ def darknet_like(folder: Path) -> None:
     program.chmod(0o755)
 
 
-class Seeded(NamedTuple):
-    home: Path
-    files: int
-
-
-def home_with_darknet(folder: Path) -> Seeded:
-    """A home in which the next `artcache fetch darknet` on this machine is a hit."""
+def home_with_darknet(folder: Path, *requests: artcache.Request) -> Path:
+    """A home in which `artcache fetch darknet` with each of these requests is a hit."""
     cache = artcache.Cache([], home=folder)
-    key = cache.variants("darknet")[0].key
     home = Home(folder)
-    with home.staging() as staging:
-        tree = staging / "entry" / "tree"
-        tree.mkdir(parents=True)
-        darknet_like(tree)
-        found = scan(tree)
-        manifest = Manifest(key, digest_files(tree, found), found.links, found.dirs)
-        home.commit(tree.parent, manifest, "built")
-    return Seeded(folder, len(found.files))
+    for request in requests:
+        key = cache.variants("darknet", request)[0].key
+        with home.staging() as staging:
+            tree = staging / "entry" / "tree"
+            tree.mkdir(parents=True)
+            darknet_like(tree)
+            found = scan(tree)
+            manifest = Manifest(key, digest_files(tree, found), found.links, found.dirs)
+            home.commit(tree.parent, manifest, "built")
+    return folder

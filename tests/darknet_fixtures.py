@@ -28,6 +28,10 @@ from darknet_recipe.flavours import DEBIAN
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "artcache-tests"
 CPU_HOST = HostFacts(libc="glibc2.36")
 
+_CLONE_OF = "ARTCACHE_TEST_DARKNET_"
+# Read here, since the tests themselves run without the user's ARTCACHE_ variables.
+_REAL_CLONES = {k: Path(v).absolute() for k, v in os.environ.items() if k.startswith(_CLONE_OF)}
+
 TINY_MAKEFILE = """\
 GPU=1
 OPENMP=0
@@ -161,10 +165,10 @@ def debian_tarball() -> Path:
 
 def real_clone(flavour: str) -> Path:
     """A real clone of a fork, from `ARTCACHE_TEST_DARKNET_<FLAVOUR>`."""
-    name = f"ARTCACHE_TEST_DARKNET_{flavour.upper()}"
-    if name not in os.environ:
+    name = f"{_CLONE_OF}{flavour.upper()}"
+    if name not in _REAL_CLONES:
         pytest.skip(f"set {name} to a clone of the fork to build it")
-    return Path(os.environ[name])
+    return _REAL_CLONES[name]
 
 
 @functools.cache

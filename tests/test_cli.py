@@ -289,3 +289,13 @@ def test_a_warm_hit_imports_nothing_heavy_and_opens_no_socket(machine: Machine) 
     )
     assert "from home" in done.stderr
     assert done.stderr.endswith("[]\n"), done.stderr
+
+
+def test_host_names_what_was_found_and_what_was_not(machine: Machine) -> None:
+    facts = machine.run("host", "--json").json["result"]
+
+    assert facts["facts"]["platform"].startswith("linux-")
+    assert facts["facts"]["libc"].startswith("glibc")
+    assert "cpu" in machine.run("host").out
+    assert machine.run("host", ARTCACHE_ARCH="banana").code == 2
+    assert "ARTCACHE_ARCH sm_89" in machine.run("host", ARTCACHE_ARCH="8.9").out

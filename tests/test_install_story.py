@@ -59,11 +59,11 @@ class Story:
         for path, item in snapshot(tree.root).items():
             if item is not None and path not in kept:
                 assert now[path] == item
-        assert set(kept) <= self.mine.keys() | self._of_others(owner)
+        assert set(kept) <= self.mine.keys() | self.folders | self._of_others(owner)
 
     def uninstall(self, owner: str) -> None:
         if owner in installed(self.desk.prefix):
-            assert set(self.desk.uninstall(owner).kept) <= self.mine.keys()
+            assert set(self.desk.uninstall(owner).kept) <= self.mine.keys() | self.folders
 
     def _of_others(self, owner: str) -> set[str]:
         records = installed(self.desk.prefix).values()

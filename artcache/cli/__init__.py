@@ -28,6 +28,7 @@ _COMMANDS = {
     "info": "shelf",
     "verify": "shelf",
     "rm": "shelf",
+    "host": "machine",
     "recipes": "keys",
     "completion": "shell",
 }

@@ -302,11 +302,11 @@ def _sharers(path: str, others: Sequence[Record], seen: Seen) -> list[str]:
 
 def _identical(want: Want, seen: Seen, entry: Entry | None) -> bool:
     if not want.target:
-        return seen.kind == "file" and seen.xxh3 == want.xxh3
+        return seen.kind == "file" and seen.xxh3 == want.xxh3 != ""
     if seen.kind == "link":
         return seen.target == want.target
-    stands_in = entry is not None and entry.target == want.target
-    return seen.kind == "file" and stands_in and seen.xxh3 == want.xxh3
+    stands_in = entry is not None and entry.target == want.target and entry.xxh3 != ""
+    return seen.kind == "file" and stands_in and seen.xxh3 == want.xxh3 != ""
 
 
 def _entry(want: Want, seen: Seen) -> Entry:
