@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ class Cache(cache.Cache):
             [_tier(store) for store in stores],
             host=(lambda: host) if host else _detected,
             recipes=_finder(place),
+            libraries=_libraries,
             observer=observer,
         )
 
@@ -93,6 +94,12 @@ def _detected() -> HostFacts:
     from . import detect
 
     return detect.host()
+
+
+def _libraries(names: Iterable[str]) -> set[str]:
+    from . import detect
+
+    return detect.libraries(names)
 
 
 def _finder(home: Home) -> Callable[[str], Recipe]:

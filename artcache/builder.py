@@ -109,6 +109,7 @@ class _Job:
                 runner=runner,
                 phase=self.observer.phase,
                 say=self.observer.note,
+                fetch=lambda recipe, request: self.cache.fetch(recipe, request).path,
                 provenance=self.provenance,
             )
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -110,6 +110,7 @@ class Cache:
         *,
         host: Callable[[], HostFacts],
         recipes: Callable[[str], Recipe],
+        libraries: Callable[[Iterable[str]], set[str]],
         observer: Observer | None = None,
     ) -> None:
         """Args:
@@ -117,6 +118,7 @@ class Cache:
         tiers: Stores, asked in this order after the home.
         host: The facts that decide the default variant; asked at most once.
         recipes: Finds a recipe by its name.
+        libraries: Says which of some SONAMEs this machine's loader finds.
         observer: Told what happens.
         """
         self.home = home
@@ -124,6 +126,7 @@ class Cache:
         self.observer = observer or Observer()
         self._host: HostFacts | Callable[[], HostFacts] = host
         self._recipes = recipes
+        self.libraries = libraries
 
     @property
     def host(self) -> HostFacts:
@@ -180,13 +183,24 @@ class Cache:
                 self.home.remember_alias(variants[0].key, entry.key, note)
             if note:
                 self.observer.note(note)
+            self._supply(recipe, request, entry)
             return Fetched(entry, origin=origin, seconds=time.perf_counter() - start, note=note)
         if build == "never":
             raise newer[0] if newer else self._miss(variants[0])
         built = self._build_first(self.recipe(recipe), variants, reuse=True).fetched
         if built.key != variants[0].key:
             self.home.remember_alias(variants[0].key, built.key, built.note)
+        self._supply(recipe, request, built.entry)
         return built
+
+    def _supply(self, recipe: str | Recipe, request: Request | None, entry: Entry) -> None:
+        """See to the shared libraries of what will run here; not of what was made for others."""
+        if (request and request.archs) or not entry.lacks_libraries:
+            return
+        from .supply import supply
+
+        for name in supply(self, self.recipe(recipe), entry):
+            self.observer.warn(f"{entry.key.recipe} needs {name}, which this machine lacks")
 
     def _exact(
         self, variants: list[Variant], newer: list[NewerFormat], *, verify: bool

@@ -4,9 +4,9 @@ Pure: it is handed the bytes, usually a mapped file. Names and versions are
 found as the dynamic loader finds them, through the program headers, so a
 stripped or patched file reads like any other.
 
-A reader of its own, because a general one pays for what is not asked here
-(pyelftools makes one read for every bucket of a symbol hash table: 270,000 for
-libLLVM) and follows a crafted file for ever. Every loop here has an end.
+A reader of its own, because a general one cannot be bounded from outside:
+pyelftools follows some crafted files for ever, and an honest libLLVM already
+costs it 230,000 reads. Every loop here has an end.
 
 Source: System V ABI, "Object Files" and "Program Loading and Dynamic Linking";
 Linux Standard Base, "Symbol Versioning".

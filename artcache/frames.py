@@ -32,8 +32,8 @@ class Segment(NamedTuple):
 
 
 def threads() -> int:
-    """As many as this process may use cores, at most 6: each holds two frames in memory."""
-    return min(len(os.sched_getaffinity(0)), 6)
+    """As many as this process may use cores, at most 4: each holds two frames in memory."""
+    return min(len(os.sched_getaffinity(0)), 4)
 
 
 def cut(sizes: Iterable[int]) -> Iterator[int]:

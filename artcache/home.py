@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .manifest import Manifest
 
 
+SUPPLIED = "supplied.json"
+"""Beside a tree: the folders that its shared libraries come from, written by `supply`."""
 ALIAS_SECONDS = 24 * 3600.0
 """After that the stores are asked for the exact artifact again."""
 
@@ -50,6 +52,22 @@ class Entry:
     def tree(self) -> str:
         """`path` as a string: making a Path costs as much as a part of a warm hit."""
         return self._seal.tree
+
+    @property
+    def entry_folder(self) -> str:
+        """What holds the tree, its manifest and its seal."""
+        return self._seal.folder
+
+    @property
+    def lacks_libraries(self) -> bool:
+        """Whether its binaries need shared libraries that nobody saw to yet, or that went away."""
+        if not self._seal.body["needs"]:
+            return False
+        try:
+            with open(f"{self._seal.folder}/{SUPPLIED}", "rb") as file:
+                return not all(os.path.exists(source) for source in json.loads(file.read()))
+        except (OSError, ValueError):
+            return True
 
     @property
     def folder(self) -> Path:
@@ -255,6 +273,7 @@ class Home:
             "fields": manifest.key.fields,
             "origin": origin,
             "size": manifest.size,
+            "needs": manifest.needs.sonames,
             "milliseconds": round(manifest.build_seconds * 1000),
         }
         if not durable and not boot_id():

@@ -62,7 +62,7 @@ def write(
     digests = Digests(sizes)
     local = threading.local()
 
-    def work(row: list[Segment]) -> tuple[list[Segment], bytearray, bytes, str]:
+    def work(row: list[Segment]) -> tuple[list[Segment], bytearray, bytes | bytearray, str]:
         raw = _read_segments(root, found, row)
         view = memoryview(raw)
         for segment in row:
@@ -75,7 +75,7 @@ def write(
     raws = list(cut(sizes))
     with ThreadPoolExecutor(threads()) as pool:
         rows = segments(sizes, raws)
-        for row, raw, stored, blake3 in in_order(pool, work, rows, threads() + 2):
+        for row, raw, stored, blake3 in in_order(pool, work, rows, threads() + 1):
             view = memoryview(raw)
             for segment in row:
                 if not digests.is_whole(segment):
@@ -111,7 +111,7 @@ def _read_segments(root: Path, found: Scan, row: Sequence[Segment]) -> bytearray
     return raw
 
 
-def _compress(local: threading.local, raw: bytearray, level: int) -> bytes:
+def _compress(local: threading.local, raw: bytearray, level: int) -> bytes | bytearray:
     compressor = getattr(local, "compressor", None)
     if compressor is None:
         import zstandard
@@ -120,7 +120,7 @@ def _compress(local: threading.local, raw: bytearray, level: int) -> bytes:
             level=level, write_checksum=False, write_content_size=True
         )
     stored: bytes = compressor.compress(raw)
-    return stored if len(stored) <= len(raw) - len(raw) // _WORTH - 1 else bytes(raw)
+    return stored if len(stored) <= len(raw) - len(raw) // _WORTH - 1 else raw
 
 
 # -- unpacking ----------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def unpack(
         items = (
             (frame, row, writer.open(row)) for frame, row in zip(manifest.frames, rows, strict=True)
         )
-        for row, raw in in_order(pool, work, items, threads() + 2):
+        for row, raw in in_order(pool, work, items, threads() + 1):
             writer.finish(row, memoryview(raw))
             progress(len(raw))
 

@@ -62,6 +62,17 @@ class Variant:
     """One line for the user when this variant is taken (a fallback, a resolved branch)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Supplier:
+    """A recipe, and what to ask of it, whose tree's `lib` folder holds a shared library."""
+
+    recipe: str
+    request: Request
+
+    def __hash__(self) -> int:
+        return hash((self.recipe, self.request.cuda, self.request.cudnn))
+
+
 @dataclass(slots=True)
 class BuildContext:
     """What a build is given. It writes below `scratch` and `tree` only."""
@@ -81,6 +92,8 @@ class BuildContext:
     """Tell the user what happens now: `clone`, `compile`."""
     say: Callable[[str], None]
     """One line that the user should read."""
+    fetch: Callable[[str, Request], Path]
+    """The tree of another recipe's artifact (a toolchain), fetched or built first."""
     provenance: MutableMapping[str, Any] = field(default_factory=dict)
     """For the manifest: `source`, `commit`, `patches`, `compilers`, `commands`, `dirty`.
     Strings, integers, booleans, lists and mappings of them."""
@@ -129,6 +142,10 @@ class Recipe:
 
     def smoke(self, context: SmokeContext) -> None:
         """Run the result a little. Raises `SmokeFailed`."""
+
+    def supplier(self, soname: str, key: Key) -> Supplier | None:
+        """Who has a shared library that the artifact of `key` needs and this machine lacks."""
+        return None
 
     def full_fields(
         self, fields: Mapping[str, str | Sequence[str]]

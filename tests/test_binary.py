@@ -134,6 +134,58 @@ def test_every_truncation_is_noticed(tmp_path, program):
             scan_file(tmp_path / "file")
 
 
+def without_sections(program: Path) -> bytearray:
+    data = bytearray(program.read_bytes())
+    data[40:48] = bytes(8)
+    data[60:62] = bytes(2)
+    return data
+
+
+def test_names_are_found_without_section_headers_and_a_cut_is_noticed_too(tmp_path, program):
+    data = without_sections(program)
+    (tmp_path / "file").write_bytes(data)
+    facts = scan_file(tmp_path / "file")
+    assert facts.needed == scan_file(program).needed
+    assert facts.versions == scan_file(program).versions
+    loaded = max(segment.offset + segment.size for segment in Elf(bytes(data)).segments)
+    (tmp_path / "file").write_bytes(data[: loaded - 1])
+    with pytest.raises(Corrupt, match="less than it would load"):
+        scan_file(tmp_path / "file")
+
+
+def crafted(needs: int, parts: int, *, count: int) -> bytes:
+    """An ELF file of a dynamic table alone: `needs` libraries share a list of `parts` versions."""
+    strings = b"\0lib\0V_1\0"
+    names_at, table_at = 64 + 2 * 56 + 5 * 16, 64 + 2 * 56 + 5 * 16 + 16
+    parts_at = table_at + 16 * needs
+    size = parts_at + 16 * parts
+    tags = {5: names_at, 10: len(strings), 0x6FFFFFFE: table_at, 0x6FFFFFFF: count, 0: 0}
+    head = [b"\x7fELF\x02\x01" + bytes(10), 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 64, 0, 0]
+    data = struct.pack("<16sHHIQQQIHHHHHH", *head)
+    data += struct.pack("<IIQQQQQQ", 1, 4, 0, 0, 0, size, size, 8)
+    data += struct.pack("<IIQQQQQQ", 2, 4, 64 + 2 * 56, 64 + 2 * 56, 0, 80, 80, 8)
+    data += b"".join(struct.pack("<qQ", tag, value) for tag, value in tags.items())
+    data += strings.ljust(16, b"\0")
+    for index in range(needs):
+        following = 16 if index + 1 < needs else 0
+        data += struct.pack("<HHIII", 1, parts, 1, parts_at - table_at - 16 * index, following)
+    data += b"".join(
+        struct.pack("<IHHII", 0, 0, 2, 5, 16 if index + 1 < parts else 0) for index in range(parts)
+    )
+    return data
+
+
+def test_a_version_table_is_read_as_far_as_it_goes_whatever_its_count_says():
+    honest = list(Elf(crafted(3, 2, count=3)).versions())
+    assert honest == [("lib", "V_1")] * 6
+    assert list(Elf(crafted(3, 2, count=2**40)).versions()) == honest
+
+
+def test_a_version_table_that_folds_back_on_itself_ends():
+    with pytest.raises(Corrupt, match="no end"):
+        list(Elf(crafted(60, 2000, count=60)).versions())
+
+
 def quickly(image: bytes) -> None:
     """Any bytes: read, or refused by `Corrupt`, in less than a second."""
     begun = time.monotonic()

@@ -44,6 +44,11 @@ def test_containers_follow_each_other_with_padding():
     assert found.cuda_major == 12
 
 
+def test_the_magic_number_counts_where_a_container_can_begin():
+    stray = bytes(4) + b"\x50\xed\x55\xba" + bytes(8)
+    assert read(stray, container(entry("sm_75"))).sass == {"sm_75"}
+
+
 def test_stubs_that_nvcc_links_in_are_no_code():
     assert read(container(entry("sm_75", STUB), entry("compute_52", EMPTY_PTX))).sass == set()
     both = read(container(entry("sm_75", STUB)), container(entry("sm_75", CUBIN)))

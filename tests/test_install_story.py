@@ -79,8 +79,7 @@ class Story:
         for above in parents(path):
             if (self.desk.prefix / above).is_symlink():
                 return
-            if not (self.desk.prefix / above).exists():
-                self.folders.add(above)
+            self.folders.add(above)  # once it holds a file of the user's it may become theirs
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
         place.write_bytes(text)

@@ -1,0 +1,97 @@
+"""The shared libraries that an artifact needs and its tree does not hold. For `cache` only.
+
+What the loader finds by itself is left alone. The rest appears in `lib/` beside
+the entry's tree, where a program linked with the run path `$ORIGIN/../lib`
+finds it: from a toolkit or cuDNN that is on this machine, else fetched, all
+missing ones in parallel, as artifacts of the recipes that supply them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .compat import NO
+from .disk import disk_errors
+from .home import SUPPLIED
+from .match import judge
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from .cache import Cache
+    from .home import Entry
+    from .toolchain import HostFacts
+
+FOLDER = "lib"
+
+
+def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
+    """Make the entry's libraries findable. Returns the SONAMEs that nobody supplies.
+
+    An artifact that cannot run here anyway (fetched for another machine) gets none.
+
+    Raises:
+        ArtcacheError: a library has to be fetched or built and that failed.
+    """
+    manifest = entry.manifest()
+    if judge(manifest, cache.host).outcome == NO:
+        return []
+    missing = set(manifest.needs.sonames) - cache.libraries(manifest.needs.sonames)
+    sources, missing = _on_this_machine(cache.host, missing)
+    suppliers = {name: recipe.supplier(name, entry.key) for name in sorted(missing)}
+    wanted = list(dict.fromkeys(found for found in suppliers.values() if found))
+    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+        trees = pool.map(lambda asked: cache.fetch(asked.recipe, asked.request).path, wanted)
+        sources += [folder for tree in trees for folder in _library_folders(tree)]
+    with disk_errors(cache.home.root, doing="link libraries"):
+        _link(entry, sources)
+    return sorted(name for name, found in suppliers.items() if not found)
+
+
+def _on_this_machine(host: HostFacts, missing: set[str]) -> tuple[list[Path], set[str]]:
+    """What the machine's toolkits and cuDNNs have of it: they lie where no loader looks."""
+    folders = [Path(kit.root, "lib64") for kit in host.toolkits]
+    folders += [Path(found.library) for found in host.cudnns]
+    sources = []
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            if found := missing.intersection(os.listdir(folder)):
+                sources.append(folder)
+                missing = missing - found
+    return sources, missing
+
+
+def _library_folders(tree: Path) -> Iterator[Path]:
+    for name in ("lib", "lib64"):
+        if (tree / name).is_dir() and not (tree / name).is_symlink():
+            yield tree / name
+
+
+def _link(entry: Entry, sources: Sequence[Path]) -> None:
+    """Links to all libraries of the folders: cuDNN's parts load each other from where they are."""
+    home = Path(entry.entry_folder)
+    target = home / FOLDER
+    for source in sources:
+        target.mkdir(exist_ok=True)
+        for name in sorted(os.listdir(source)):
+            if ".so" not in name:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                (target / name).unlink()
+            (target / name).symlink_to(source / name)
+    temporary = home / f".{SUPPLIED}.{os.getpid()}"
+    temporary.write_text(json.dumps([str(source) for source in sources]))
+    temporary.replace(home / SUPPLIED)
+
+
+def linked(entry: Entry) -> Iterable[tuple[str, Path]]:
+    """What `lib/` holds: each name with the file it leads to."""
+    folder = Path(entry.entry_folder, FOLDER)
+    if not folder.is_dir():
+        return []
+    return [(name, (folder / name).resolve()) for name in sorted(os.listdir(folder))]
