@@ -25,7 +25,10 @@ _GLIBC_MARKERS = {"GLIBC_ABI_DT_RELR": "2.36"}
 """Versions without a number: glibc refuses packed relocations before that release."""
 
 _CUDA_LIBRARY = re.compile(r"lib(?:cudart|cublas|cublasLt)\.so\.(\d+)(?:\.\d+)*")
-_VENDOR = re.compile(r"lib(?:cu[a-z]|npp|nv|nccl)[\w-]*\.so")
+_VENDOR = re.compile(
+    r"lib(?:cu(?:blas|dart|dnn|dss|fft|file|pti|rand|solver|sparse|tensor)|nccl|npp"
+    r"|nv(?:blas|infer|JitLink|jpeg|rtc|shmem|ToolsExt|vm))\w*\.so"
+)
 """NVIDIA's own libraries: they hold parts for single architectures and pick for themselves."""
 
 

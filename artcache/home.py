@@ -12,12 +12,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import seal as seals
 from .disk import boot_id, disk_errors
@@ -141,19 +142,21 @@ class Home:
             if os.path.lexists(folder):
                 raise Corrupt(f"{key.recipe} {key.hash[:12]} in the home has no seal")
             return None
-        if Key(seal.body["fields"]) != key:
+        if _key_of(seal) != key:
             raise Corrupt(f"{key.recipe} {key.hash[:12]} in the home belongs to another key")
         trust, why = seal.trust()
         if trust is Trust.BROKEN:
             raise Corrupt(f"{key.recipe} {key.hash[:12]} in the home: {why}")
         entry = Entry(key, seal)
         if verify or trust is Trust.READ_ALL:
-            entry = self._read_all(entry)
+            manifest = self._read_all(entry)
+            if trust is Trust.READ_ALL:
+                entry = self._sealed_anew(entry, manifest)
         seal.touch()
         return entry
 
-    def _read_all(self, entry: Entry) -> Entry:
-        """Check every byte, then seal the tree anew: what was read now is on disk."""
+    def _read_all(self, entry: Entry) -> Manifest:
+        """Check every byte."""
         from .tree import differing
 
         manifest = entry.manifest()
@@ -163,6 +166,10 @@ class Home:
             raise Corrupt(
                 f"{entry.key.recipe} {entry.key.hash[:12]} in the home: " + "; ".join(problems[:5])
             )
+        return manifest
+
+    def _sealed_anew(self, entry: Entry, manifest: Manifest) -> Entry:
+        """For a tree of an earlier boot that was just read: it came from the disk."""
         with contextlib.suppress(LocalDisk):
             self._write_seal(entry.folder, manifest, entry.origin, durable=True)
         seal = seals.read(str(entry.folder))
@@ -177,7 +184,10 @@ class Home:
                 found = seals.read(str(folder))
                 if found is None:
                     raise ValueError(f"{folder} has no seal")
-                yield Entry(Key(found.body["fields"]), found)
+                key = _key_of(found)
+                if key is None:
+                    raise ValueError(f"{folder} has a seal without a key")
+                yield Entry(key, found)
             except ValueError as error:
                 yield Corrupt(str(error))
 
@@ -213,7 +223,6 @@ class Home:
         """An empty folder on the home's disk, gone at the end whatever happens."""
         import fcntl
         import secrets
-        import shutil
 
         top = self.folder("tmp")
         folder = top / secrets.token_hex(8)
@@ -226,25 +235,24 @@ class Home:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield folder
         finally:
-            shutil.rmtree(folder, onerror=_make_removable)
+            _remove_tree(folder)
             os.close(handle)
 
     def _sweep(self, top: Path) -> None:
         """Remove what killed processes left: folders that nobody holds a lock on."""
         import fcntl
-        import shutil
 
         for folder in top.iterdir():
-            if time.time() - folder.stat().st_mtime < 60:
-                continue  # its maker may be about to lock it
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, onerror=_make_removable)
-            except OSError:
-                pass
-            finally:
-                os.close(handle)
+            # Another process may sweep here too, so any of these may be gone.
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime < 60:
+                    continue  # its maker may be about to lock it
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove_tree(folder)
+                finally:
+                    os.close(handle)
 
     def commit(self, staged: Path, manifest: Manifest, origin: str) -> Entry:
         """Make `staged` (a folder in a staging folder, holding `tree`) the manifest's entry.
@@ -261,8 +269,11 @@ class Home:
             (staged / "manifest.json").write_bytes(manifest.to_bytes())
             self._write_seal(staged, manifest, origin, durable=False)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError, OSError):
+            try:
                 staged.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
         entry = self.lookup(key)
         if entry is None:
             raise LocalDisk(f"the tree could not be moved to {target}")
@@ -292,13 +303,13 @@ class Home:
         target = aside / f"{key.recipe}.{key.hash}.{time.time_ns():x}"
         with disk_errors(self.root, doing="set a broken tree aside"):
             aside.mkdir(parents=True, exist_ok=True)
-            source.rename(target)
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                source.rename(target)
         return target
 
     def remove(self, key: Key) -> bool:
         """Remove an entry; False if there was none."""
         import secrets
-        import shutil
 
         source = self.folder("entries") / key.recipe / key.hash
         top = self.folder("tmp")
@@ -309,7 +320,7 @@ class Home:
                 source.rename(doomed)
             except FileNotFoundError:
                 return False
-            shutil.rmtree(doomed, onerror=_make_removable)
+            _remove_tree(doomed)
         return True
 
     @contextlib.contextmanager
@@ -339,10 +350,10 @@ class Home:
                     raise Busy(f"{other} is making {key.recipe} {key.hash[:12]}") from None
                 waiting(other)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            os.ftruncate(handle, 0)
-            os.pwrite(
-                handle, f"process {os.getpid()} since {time.strftime('%H:%M:%S')}".encode(), 0
-            )
+            note = f"process {os.getpid()} since {time.strftime('%H:%M:%S')}"
+            with contextlib.suppress(OSError):  # it is only for messages, and a disk may be full
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, note.encode(), 0)
             yield
         finally:
             os.close(handle)
@@ -352,14 +363,34 @@ class Home:
         top = self.folder("logs") / key.recipe
         with disk_errors(self.root, doing="make a log"):
             top.mkdir(parents=True, exist_ok=True)
-            for old in sorted(top.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-9]:
+            for old in sorted(top.glob("*.log"))[:-9]:  # their names begin with the time
                 old.unlink(missing_ok=True)
         return top / f"{time.strftime('%Y%m%d-%H%M%S')}-{key.hash[:12]}-{os.getpid()}.log"
 
 
-def _make_removable(function: Callable[[str], Any], path: str, info: object) -> None:
-    """For rmtree: a build may leave folders that even their owner cannot write."""
+def _key_of(seal: Seal) -> Key | None:
+    """The key in a seal; None if what is there is none."""
+    try:
+        return Key(seal.body["fields"])
+    except (ArtcacheError, KeyError, TypeError):
+        return None
+
+
+def _remove_tree(folder: Path) -> None:
+    """Also one with folders that even their owner cannot enter or write, as a build may leave."""
+    import shutil
+
+    try:
+        shutil.rmtree(folder)
+    except OSError:
+        _open_up(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_up(folder: str | Path) -> None:
     with contextlib.suppress(OSError):
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700, follow_symlinks=True)
-        function(path)
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    _open_up(entry.path)

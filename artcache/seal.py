@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NAME = "seal.json"
+_MEMBERS = frozenset(
+    "seal fields origin size needs milliseconds boot durable always folders files".split()
+)
 _ALWAYS = 1 << 20
 """Bytes from which a file is looked at on every hit, like every executable."""
 
@@ -103,7 +106,7 @@ def read(folder: str) -> Seal | None:
         return None
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
-    if not isinstance(body, dict) or body.get("seal") != FORMAT:
+    if not isinstance(body, dict) or body.get("seal") != FORMAT or not body.keys() >= _MEMBERS:
         raise ValueError(f"{path} is no seal of format {FORMAT}")
     seal = _seen[folder] = Seal(folder, body, stamp)
     return seal

@@ -45,7 +45,9 @@ def scan(root: Path) -> Scan:
             path = f"{folder}/{entry.name}" if folder else entry.name
             _check_name(path)
             if entry.is_symlink():
-                links.append(Link(path, os.readlink(entry.path)))
+                target = os.readlink(entry.path)
+                _check_name(path, target)
+                links.append(Link(path, target))
             elif entry.is_dir():
                 todo.append(path)
             elif entry.is_file():
@@ -62,11 +64,12 @@ def scan(root: Path) -> Scan:
     return result
 
 
-def _check_name(path: str) -> None:
+def _check_name(path: str, target: str = "") -> None:
     try:
-        path.encode()
+        path.encode(), target.encode()
     except UnicodeEncodeError:
-        raise BuildFailed(f"the build left a file whose name is no UTF-8: {path!r}") from None
+        text = f"{path!r} -> {target!r}" if target else f"{path!r}"
+        raise BuildFailed(f"the build left a name that is no UTF-8: {text}") from None
 
 
 def digest_files(root: Path, found: Scan) -> tuple[File, ...]:

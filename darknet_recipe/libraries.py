@@ -22,9 +22,11 @@ from .target import Target, usable_toolkits
 if TYPE_CHECKING:
     from artcache.process import Runner
 
+_HEADERS = ("cuda_runtime.h", "cublas_v2.h", "curand.h")
+_LIBRARIES = ("cudart", "cublas", "cublasLt", "curand")
 _LIBRARY_FOLDERS = (
     *("lib64", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib", "lib"),
-    *("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"),
+    *("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "."),
 )
 _DRIVER_CALL = re.compile(rb"\bcu[A-Z][A-Za-z0-9]*(?=\s*\()")
 
@@ -132,42 +134,55 @@ def cudnn_for(host: HostFacts, target: Target) -> Cudnn:
 
 
 def lay_cuda(kit: Toolkit, scratch: Path) -> None:
-    """Make `scratch/cuda` lead to the toolkit's `bin`, `include` and `lib64`."""
-    root = Path(kit.root)
-    library = _library_folder(root, "libcudart.so")
-    _lay(scratch / "cuda", bin=root / "bin", include=root / "include", lib64=library)
+    """Make `scratch/cuda` lead to the toolkit's `bin` and `include`, with the libraries in `lib64`.
+
+    Raises:
+        MissingTool: the toolkit is only a part of one.
+    """
+    root, folder = Path(kit.root), scratch / "cuda"
+    places = (root / "include", Path("/usr/include"))
+    missing = [name for name in _HEADERS if not any((place / name).exists() for place in places)]
+    folder.mkdir()
+    for name in ("bin", "include"):
+        (folder / name).symlink_to((root / name).absolute())
+    found = [_link_library(name, root, folder / "lib64") for name in _LIBRARIES]
+    missing += [] if found[0] else ["libcudart.so"]
+    if missing:
+        raise MissingTool(
+            f"the CUDA toolkit in {root} is not whole: it lacks {', '.join(missing)}",
+            hint="cuBLAS and cuRAND are packages of their own: install their development files too",
+        )
 
 
 def lay_cudnn(cudnn: Cudnn, scratch: Path) -> None:
-    """Make `scratch/cudnn` lead to cuDNN's `include` and `lib64`.
+    """Make `scratch/cudnn` lead to cuDNN's `include`, with the library in `lib64`.
 
-    The vendor's wheels have `libcudnn.so.9` and no `libcudnn.so`, which the linker needs.
+    Raises:
+        MissingTool: there is no library in its folder.
     """
-    library = Path(cudnn.library)
     folder = scratch / "cudnn"
-    _lay(folder, include=Path(cudnn.include))
-    (folder / "lib64").mkdir()
-    for name in ("libcudnn.so", f"libcudnn.so.{cudnn.major}"):
-        if (library / name).exists():
-            (folder / "lib64/libcudnn.so").symlink_to((library / name).absolute())
-            return
-    raise BuildFailed(f"there is no libcudnn.so in {library}", hint="install cuDNN anew")
-
-
-def _lay(folder: Path, **links: Path) -> None:
     folder.mkdir()
-    for name, aim in links.items():
-        (folder / name).symlink_to(aim.absolute())
+    (folder / "include").symlink_to(Path(cudnn.include).absolute())
+    if not _link_library("cudnn", Path(cudnn.library), folder / "lib64"):
+        raise MissingTool(f"there is no libcudnn.so in {cudnn.library}", hint="install cuDNN anew")
 
 
-def _library_folder(root: Path, library: str) -> Path:
-    for name in _LIBRARY_FOLDERS:
-        if (root / name / library).exists():
-            return root / name
-    raise BuildFailed(
-        f"the CUDA toolkit in {root} has no {library}",
-        hint="install the whole toolkit, not only its compiler",
-    )
+def _link_library(name: str, root: Path, into: Path) -> bool:
+    """Link all names of a library that `root` has; also the plain one, which the linker needs.
+
+    The vendor's wheels have `libcudart.so.13` and no `libcudart.so`.
+    """
+    into.mkdir(exist_ok=True)
+    for place in (root / folder for folder in _LIBRARY_FOLDERS):
+        found = sorted(place.glob(f"lib{name}.so*"))
+        for path in found:
+            (into / path.name).symlink_to(path.absolute())
+        if found:
+            plain = into / f"lib{name}.so"
+            if not plain.exists():
+                plain.symlink_to(found[0].absolute())
+            return True
+    return False
 
 
 def lay_driver_stub(runner: Runner, source: Path, scratch: Path) -> None:

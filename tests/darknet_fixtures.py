@@ -122,9 +122,14 @@ def build(variant: Variant, folder: Path, host: HostFacts = CPU_HOST) -> BuildCo
             runner=Runner(log=stream, log_path=str(log)),
             phase=lambda text: None,
             say=lambda text: None,
+            fetch=_no_other_recipe,
         )
         recipe.build(context)
     return context
+
+
+def _no_other_recipe(name: str, request: Request) -> Path:
+    raise AssertionError(f"darknet asked for the recipe {name}")
 
 
 def smoke(context: BuildContext) -> None:

@@ -298,6 +298,7 @@ def test_with_a_static_runtime_the_driver_follows_from_the_gpu_code(tmp_path):
     [
         ({"app": "sm_75+sm_80"}, "sm_75+sm_80"),
         ({"app": "sm_75", "libown.so": "sm_75+sm_90"}, "sm_75"),
+        ({"app": "sm_75+sm_90", "libcustom.so": "sm_75"}, "sm_75"),
         ({"app": "sm_75", "libcudnn_ops.so": "sm_50+sm_90+compute_90"}, "sm_75"),
         ({"libcudnn_ops.so": "sm_50+sm_80", "libcublas.so": "sm_90"}, "sm_50+sm_80+sm_90"),
         ({"app": "sm_80", "libown.so": "sm_80+sm_86"}, "sm_80+sm_86"),

@@ -188,6 +188,8 @@ def toolkit(tmp_path: Path) -> Toolkit:
     (root / "bin/nvcc").write_text(NVCC)
     (root / "bin/nvcc").chmod(0o755)
     (root / "include/cuda_stub.h").write_text("static int cuda_stub;\n")
+    for name in ("cuda_runtime.h", "cublas_v2.h", "curand.h"):
+        (root / "include" / name).touch()
     Runner().run(["gcc", "-shared", "-x", "c", "/dev/null", "-o", root / "lib64/libcudart.so"])
     return Toolkit(str(root), CudaVersion(12, 8), "12.8.93")
 
@@ -201,6 +203,15 @@ def test_a_gpu_build_finds_the_toolkit_wherever_it_is(tmp_path: Path, toolkit: T
     assert "ARCH=-gencode arch=compute_75,code=sm_75" in context.provenance["commands"][0]
     assert "NVCC=../cuda/bin/nvcc --objdir-as-tempdir" in context.provenance["commands"][0]
     smoke(context)
+
+
+def test_the_vendors_wheels_have_versioned_names_only(tmp_path: Path, toolkit: Toolkit) -> None:
+    root = Path(toolkit.root)
+    (root / "lib64").rename(root / "lib")
+    (root / "lib/libcudart.so").rename(root / "lib/libcudart.so.12")
+    tree = tiny_tree(tmp_path / "tree", main=ASKS_FOR_CUDA)
+
+    smoke(made(tree, tmp_path / "b", HostFacts(toolkits=(toolkit,)), **GPU_REQUEST))
 
 
 def test_patches_reach_every_compiler_call(tmp_path: Path, toolkit: Toolkit) -> None:
@@ -240,7 +251,8 @@ def test_a_toolkit_that_is_not_there(tree: Path, tmp_path: Path, toolkit: Toolki
         (lambda root: (root / "bin/nvcc").write_text("#!/bin/sh\nexit 3\n"), BuildFailed, "broken"),
         (lambda root: (root / "bin/nvcc").write_text("#!/bin/sh\n"), BuildFailed, "broken"),
         (lambda root: (root / "bin/nvcc").write_text("?"), BuildFailed, "nvcc"),
-        (lambda root: (root / "lib64/libcudart.so").unlink(), BuildFailed, "no libcudart.so"),
+        (lambda root: (root / "lib64/libcudart.so").unlink(), MissingTool, "lacks libcudart.so"),
+        (lambda root: (root / "include/curand.h").unlink(), MissingTool, r"lacks curand\.h"),
     ],
 )
 def test_a_broken_toolkit(tree, tmp_path, toolkit, damage, error, message) -> None:  # type: ignore[no-untyped-def]

@@ -142,6 +142,6 @@ def test_the_first_error_ends_it_and_what_waits_is_never_begun() -> None:
 
 
 def test_there_are_threads_but_not_too_many() -> None:
-    assert 1 <= threads() <= 6
+    assert 1 <= threads() <= 4
     with mock.patch("os.sched_getaffinity", return_value=set(range(96))):
-        assert threads() == 6
+        assert threads() == 4

@@ -17,7 +17,7 @@ FLOORS = {
     1: "errors digest toolchain key manifest needs compat events",
     2: "store process recipe disk",
     3: "frames tree pack seal home elf fatbin binary detect trust stores install",
-    4: "repository cache builder survey gc",
+    4: "repository match supply cache builder survey gc",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -33,7 +33,9 @@ BESIDE = {
     "pack": "frames tree",
     "home": "seal tree",
     "binary": "elf fatbin",
-    "cache": "repository builder survey",
+    "match": "cache repository",
+    "supply": "cache match",
+    "cache": "repository builder match supply survey",
     "builder": "cache repository",
     "survey": "cache repository",
     "gc": "cache repository survey",

@@ -21,7 +21,6 @@ from pathlib import Path
 import pytest
 from install_trees import Desk, in_child, snapshot
 
-from artcache.errors import ArtcacheError
 from artcache.install import Tree, durable, materialise, recover
 
 _CHANGING = {

@@ -244,8 +244,8 @@ def _folders_of(wants: Collection[str], empty: Collection[str]) -> set[str]:
 
 
 def _plan_stale(plan: Plan, path: str, entry: Entry, others: Sequence[Record], seen: Seen) -> None:
-    if seen.kind == "absent" or _sharers(path, others, seen):
-        return
+    if seen.kind in ("absent", "folder") or _sharers(path, others, seen):
+        return  # ours is gone, or another recipe put its own there
     if unmodified(entry, seen):
         plan.remove.append(path)
     else:

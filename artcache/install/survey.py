@@ -130,6 +130,8 @@ class Survey:
         return entry is not None and unmodified(entry, self._look(place, [entry]))
 
     def _look(self, place: str, expected: Sequence[Entry], want: Want | None = None) -> Seen:
+        if posixpath.dirname(place) in self._missing:
+            return Seen()  # and not what an old link in its stead leads to
         full = os.path.join(self._root, place)
         try:
             there = os.lstat(full)
