@@ -208,3 +208,19 @@ def _machine(every: list[ElfFacts]) -> str:
     """The one that most files are for."""
     counted = Counter(facts.machine for facts in every)
     return max(counted, key=lambda name: (counted[name], name), default="")
+
+
+def differing_sections(one: Path, other: Path) -> list[str]:
+    """The names of the sections in which two ELF files differ, sorted; [] if either is none."""
+    tables: list[dict[str, bytes]] = []
+    for path in (one, other):
+        data = path.read_bytes()
+        if not data.startswith(SIGNATURE):
+            return []
+        try:
+            sections = Elf(data).sections
+        except Corrupt:
+            return []
+        tables.append({part.name: data[part.offset : part.offset + part.size] for part in sections})
+    left, right = tables
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,14 +35,18 @@ class Built:
     published: list[Published] = field(default_factory=list)
     differing: dict[str, list[str]] = field(default_factory=dict)
     """Where the key was there already (`home` or a store's URL): the paths whose
-    bytes differ from what this build made; an empty list means equal."""
+    bytes differ from what this build made, in the home with the differing sections
+    of programs and libraries; an empty list means equal."""
 
 
-def build_variant(cache: Cache, recipe: Recipe, variant: Variant, *, reuse: bool) -> Built:
+def build_variant(
+    cache: Cache, recipe: Recipe, variant: Variant, *, reuse: bool, publish: bool = True
+) -> Built:
     """Build one variant, put it into the home and publish it.
 
     Args:
         reuse: Take what appeared in the home while waiting for the lock.
+        publish: Whether stores get it; a rebuild that only compares does without.
 
     Raises:
         BuildFailed: nothing was published; the log is kept.
@@ -55,7 +60,7 @@ def build_variant(cache: Cache, recipe: Recipe, variant: Variant, *, reuse: bool
         stack.enter_context(disk_errors(cache.home.root, doing="build"))
         job = _Job(cache, recipe, variant, staging)
         job.run()
-        return job.finish(start)
+        return job.finish(start, cache.writers() if publish else [])
 
 
 class _Job:
@@ -141,9 +146,8 @@ class _Job:
         folder.mkdir()
         return folder
 
-    def finish(self, start: float) -> Built:
+    def finish(self, start: float, writers: Sequence[Tier]) -> Built:
         """Describe, keep and publish what `run` made."""
-        writers = self.cache.writers()
         self.observer.phase("pack", f"{len(self.found.files)} files")
         pack_file = self.staging / "pack"
         if writers:
@@ -153,7 +157,10 @@ class _Job:
         differing: dict[str, list[str]] = {}
         before = self.cache.from_home(self.key)
         if before:
-            differing["home"] = compare(before.manifest().files, manifest.files)
+            differing["home"] = [
+                _with_sections(path, before.path, self.tree)
+                for path in compare(before.manifest().files, manifest.files)
+            ]
         entry = before or self._keep(manifest)
         published = [self._publish(tier, manifest, pack_file) for tier in writers]
         for done in published:
@@ -216,6 +223,14 @@ class _Job:
             return None
         finally:
             self.cache.tell_problems(tier)
+
+
+def _with_sections(path: str, one: Path, other: Path) -> str:
+    """A differing path and, of a program or library, the sections that differ."""
+    if not (one / path).is_file() or not (other / path).is_file():
+        return path
+    sections = binary.differing_sections(one / path, other / path)
+    return f"{path} ({' '.join(sections)})" if sections else path
 
 
 def _prove(key: Key, needs: Needs) -> None:

@@ -289,22 +289,37 @@ class Cache:
 
     # -- build ----------------------------------------------------------------------------
 
-    def build(self, recipe: str | Recipe, request: Request | None = None) -> Built:
+    def build(
+        self, recipe: str | Recipe, request: Request | None = None, *, publish: bool = True
+    ) -> Built:
         """Build, whether or not it is cached; nothing that exists is replaced.
+
+        Args:
+            publish: Whether stores get it.
 
         Raises:
             BuildFailed: one of its kinds.
         """
-        return self._build_first(self.recipe(recipe), self.variants(recipe, request), reuse=False)
+        return self._build_first(
+            self.recipe(recipe), self.variants(recipe, request), reuse=False, publish=publish
+        )
 
-    def _build_first(self, recipe: Recipe, variants: list[Variant], *, reuse: bool) -> Built:
+    def rebuild(self, recipe: str | Recipe, request: Request | None = None) -> Built:
+        """Build a cached artifact once more and compare: is it reproducible? Publishes nothing."""
+        key = self.fetch(recipe, request, match="exact").key
+        variants = [one for one in self.variants(recipe, request) if one.key == key]
+        return self._build_first(self.recipe(recipe), variants, reuse=False, publish=False)
+
+    def _build_first(
+        self, recipe: Recipe, variants: list[Variant], *, reuse: bool, publish: bool = True
+    ) -> Built:
         """Build the best variant whose source can be had."""
         from .builder import build_variant
 
         failures: list[SourceUnavailable] = []
         for variant in variants:
             try:
-                return build_variant(self, recipe, variant, reuse=reuse)
+                return build_variant(self, recipe, variant, reuse=reuse, publish=publish)
             except SourceUnavailable as error:
                 failures.append(error)
         if len(failures) == 1:

@@ -372,7 +372,7 @@ def _key_of(seal: Seal) -> Key | None:
     """The key in a seal; None if what is there is none."""
     try:
         return Key(seal.body["fields"])
-    except (ArtcacheError, KeyError, TypeError):
+    except (ArtcacheError, AttributeError, KeyError, TypeError):
         return None
 
 

@@ -299,3 +299,15 @@ def test_host_names_what_was_found_and_what_was_not(machine: Machine) -> None:
     assert "cpu" in machine.run("host").out
     assert machine.run("host", ARTCACHE_ARCH="banana").code == 2
     assert "ARTCACHE_ARCH sm_89" in machine.run("host", ARTCACHE_ARCH="8.9").out
+
+
+def test_a_rebuild_shows_reproducible_or_names_what_differs(machine: Machine) -> None:
+    machine.run("fetch", "toy", "--store", machine.store)
+
+    same = machine.run("verify", "--rebuild", "toy", "--store", machine.store)
+    other = machine.run("verify", "--rebuild", "toy", TOY_FAIL="differ")
+
+    assert "same bytes" in same.out
+    assert other.code == 1
+    assert "data/names" in other.err
+    assert len(machine.manifests()) == 1

@@ -15,11 +15,12 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from install_trees import Desk, in_child, snapshot
+from install_trees import QUICK, Desk, in_child, snapshot
 
 from artcache.install import Tree, durable, materialise, recover
 
@@ -155,9 +156,10 @@ SCENES = ["into a new folder", "beside others", "upgrade", "uninstall"]
 
 
 @pytest.fixture
-def scene(tmp_path, request, monkeypatch):
+def scene(request, monkeypatch):
     monkeypatch.setattr(materialise, "LINK_FROM", 1024)  # both ways, with small files
-    return Scene(tmp_path, request.param)
+    with tempfile.TemporaryDirectory(dir=QUICK) as base:
+        yield Scene(Path(base), request.param)
 
 
 @pytest.mark.parametrize("scene", SCENES, indirect=True)

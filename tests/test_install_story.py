@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from install_trees import Desk, snapshot
+from install_trees import QUICK, Desk, snapshot
 
 from artcache.errors import Refused
 from artcache.install import installed
@@ -100,7 +100,7 @@ class Story:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, max_size=8))
 def test_the_users_files_stay_and_at_the_end_only_they_are_left(plot):
-    with tempfile.TemporaryDirectory() as base:
+    with tempfile.TemporaryDirectory(dir=QUICK) as base:
         story = Story(Path(base))
         for name, *arguments in plot:
             getattr(story, name)(*arguments)

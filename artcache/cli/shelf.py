@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from artcache.errors import Corrupt, UsageError
+from artcache.errors import BuildFailed, Corrupt, UsageError
 
 from .options import Session, asking, common
 from .output import Output, human_age, human_seconds, human_size
@@ -109,11 +109,17 @@ def _flat(value: Any) -> str:
 @click.argument("target", required=False)
 @asking
 @click.option("--deep", is_flag=True, help="Read the packs in the stores too.")
+@click.option("--rebuild", is_flag=True, help="Build the recipe TARGET once more and compare.")
 @common
-def verify_command(session: Session, target: str | None, request: Request, deep: bool) -> None:
+def verify_command(
+    session: Session, target: str | None, request: Request, deep: bool, rebuild: bool
+) -> None:
     """Check every byte of TARGET (a recipe or hash; default: all) against its manifest."""
     from artcache.survey import matching, rows, verify
 
+    if rebuild:
+        _rebuild(session, target, request)
+        return
     results, bad = [], 0
     with session.cache() as cache:
         chosen = matching(cache, target, request) if target else list(rows(cache))
@@ -130,6 +136,21 @@ def verify_command(session: Session, target: str | None, request: Request, deep:
         )
     session.output.note(f"{len(results)} checked, all sound")
     session.output.result(results)
+
+
+def _rebuild(session: Session, target: str | None, request: Request) -> None:
+    if not target:
+        raise UsageError("which recipe's rebuild?", hint="artcache verify --rebuild darknet")
+    with session.cache() as cache:
+        built = cache.rebuild(target, request)
+    key, differing = built.fetched.key, built.differing.get("home", [])
+    if differing:
+        raise BuildFailed(
+            f"{key.recipe} {key.hash[:12]} is not reproducible: {'; '.join(differing)}",
+            hint=f"the log of the second build: {built.log}",
+        )
+    session.output.text(f"{key.hash[:12]} {key.recipe}: built again to the same bytes")
+    session.output.result({"recipe": key.recipe, "key": key.hash, "reproducible": True})
 
 
 @click.command("rm")
