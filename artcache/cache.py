@@ -17,6 +17,7 @@ from .errors import (
     CacheMiss,
     Corrupt,
     NewerFormat,
+    OverLimit,
     SourceUnavailable,
     StoreUnavailable,
 )
@@ -173,14 +174,14 @@ class Cache:
         variants = self.variants(recipe, request)
         if build == "always":
             return self.build(recipe, request).fetched
-        newer: list[NewerFormat] = []
-        served = self._exact(variants, newer, verify=verify)
-        if not served and match != "exact" and not (request and (request.archs or request.cuda)):
+        newer: list[NewerFormat | OverLimit] = []
+        loose = match != "exact" and not (request and (request.archs or request.cuda))
+        served = self._exact(variants, newer, loose=loose, verify=verify)
+        if not served and loose:
             served = self._compatible(variants, match)
         if served:
             entry, origin, note = served
-            if entry.key != variants[0].key:
-                self.home.remember_alias(variants[0].key, entry.key, note)
+            self._remember(variants, entry.key, note)
             if note:
                 self.observer.note(note)
             self._supply(recipe, request, entry)
@@ -188,10 +189,15 @@ class Cache:
         if build == "never":
             raise newer[0] if newer else self._miss(variants[0])
         built = self._build_first(self.recipe(recipe), variants, reuse=True).fetched
-        if built.key != variants[0].key:
-            self.home.remember_alias(variants[0].key, built.key, built.note)
+        self._remember(variants, built.key, built.note)
         self._supply(recipe, request, built.entry)
         return built
+
+    def _remember(self, variants: list[Variant], served: Key, note: str) -> None:
+        """What was served in place of the best variant, so that the next fetch asks nobody."""
+        if served != variants[0].key:
+            known = any(served == variant.key for variant in variants)
+            self.home.remember_alias(variants[0].key, served, note, stands_in=not known)
 
     def _supply(self, recipe: str | Recipe, request: Request | None, entry: Entry) -> None:
         """See to the shared libraries of what will run here; not of what was made for others."""
@@ -203,15 +209,25 @@ class Cache:
             self.observer.warn(f"{entry.key.recipe} needs {name}, which this machine lacks")
 
     def _exact(
-        self, variants: list[Variant], newer: list[NewerFormat], *, verify: bool
+        self,
+        variants: list[Variant],
+        newer: list[NewerFormat | OverLimit],
+        *,
+        loose: bool,
+        verify: bool,
     ) -> _Served | None:
-        """Each variant in the home and then the stores, best first."""
+        """Each variant in the home and then the stores, best first.
+
+        Args:
+            loose: Whether what stood in for the best one lately may do so again.
+        """
         for variant in variants:
             if found := self.from_home(variant.key, verify=verify):
                 return found, "home", variant.note
             if variant is variants[0] and (alias := self.home.alias(variant.key)):
-                other, note = alias
-                if found := self.from_home(other, verify=verify):
+                other, note, stands_in = alias
+                meant = loose if stands_in else any(other == one.key for one in variants)
+                if meant and (found := self.from_home(other, verify=verify)):
                     return found, "home", note
             found, origin = self._from_stores(variant, newer)
             if found:
@@ -245,14 +261,16 @@ class Cache:
             self.observer.warn(f"{error}; it was moved to {where}")
             return None
 
-    def _from_stores(self, variant: Variant, newer: list[NewerFormat]) -> tuple[Entry | None, str]:
+    def _from_stores(
+        self, variant: Variant, newer: list[NewerFormat | OverLimit]
+    ) -> tuple[Entry | None, str]:
         """Ask each store in order; restore from the first that has it."""
         for tier in self.readers():
             try:
                 found = tier.repository.find(variant.key)
                 if found:
                     return self._restore(tier, found), tier.url
-            except NewerFormat as error:
+            except (NewerFormat, OverLimit) as error:
                 newer.append(error)
                 self.observer.warn(f"{error}" + (f"; {error.hint}" if error.hint else ""))
             except StoreUnavailable as error:

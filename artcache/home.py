@@ -196,24 +196,26 @@ class Home:
     def _alias(self, key: Key) -> Path:
         return self.folder("aliases") / f"{key.recipe}.{key.hash}.json"
 
-    def alias(self, key: Key) -> tuple[Key, str] | None:
-        """What was served in place of `key` less than `ALIAS_SECONDS` ago, and the note for it."""
+    def alias(self, key: Key) -> tuple[Key, str, bool] | None:
+        """What was served in place of `key` less than `ALIAS_SECONDS` ago, the note for it,
+        and whether it only stood in (it runs here), or was another variant of the request."""
         try:
             path = self._alias(key)
             if time.time() - path.stat().st_mtime > ALIAS_SECONDS:
                 return None
             body = json.loads(path.read_bytes())
-            return Key(body["fields"]), str(body["note"])
+            return Key(body["fields"]), str(body["note"]), bool(body["stands_in"])
         except (OSError, ValueError, KeyError, TypeError, ArtcacheError):
             return None
 
-    def remember_alias(self, key: Key, served: Key, note: str) -> None:
+    def remember_alias(self, key: Key, served: Key, note: str, *, stands_in: bool) -> None:
         """So that the next fetch needs no network. A home that cannot be written forgets."""
         path = self._alias(key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps({"fields": served.fields, "note": note}))
+            body = {"fields": served.fields, "note": note, "stands_in": stands_in}
+            temporary.write_text(json.dumps(body))
             temporary.replace(path)
 
     # -- writing --------------------------------------------------------------------------
@@ -372,7 +374,7 @@ def _key_of(seal: Seal) -> Key | None:
     """The key in a seal; None if what is there is none."""
     try:
         return Key(seal.body["fields"])
-    except (ArtcacheError, AttributeError, KeyError, TypeError):
+    except (ArtcacheError, KeyError):
         return None
 
 

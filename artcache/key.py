@@ -55,6 +55,8 @@ class Key:
         Raises:
             InvalidKey: a name or value that has no canonical form, or no `recipe`.
         """
+        if not isinstance(fields, Mapping):
+            raise InvalidKey(f"a key's fields are names with values, not {fields!r:.80}")
         frozen = {name: _checked(name, fields[name]) for name in sorted(fields)}
         if not valid_recipe_name(str(frozen.get("recipe", ""))):
             raise InvalidKey(

@@ -9,6 +9,7 @@ the calling thread, which takes frames in order.
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 from . import digest
 from .errors import BuildFailed, Corrupt
 from .frames import Digests, Segment, cut, in_order, segments, threads
+from .lay import LargeFile, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
 from .tree import Scan
 
@@ -145,14 +147,21 @@ def unpack(
     """
     sizes = [file.size for file in manifest.files]
     _make_folders(manifest, into)
-    writer = _TreeWriter(manifest, into)
+    writer = TreeWriter(manifest.files, into)
     local = threading.local()
+    under_way = threads() + 1
+    room = max((frame.raw for frame in manifest.frames), default=0) or 1
+    # Used again and again: fresh memory costs as much as decompressing into it. A page's
+    # own address is what writes that pass the page cache need.
+    free = [mmap.mmap(-1, room) for _ in range(under_way)]
 
-    def work(item: tuple[Frame, list[Segment], dict[int, int]]) -> tuple[list[Segment], bytes]:
-        frame, row, handles = item
-        raw = open_frame(manifest.packs[frame.pack], frame, fetch, local)
-        writer.write(row, memoryview(raw), handles)
-        return row, raw
+    def work(item: tuple[Frame, list[Segment], dict[int, LargeFile]]) -> _Done:
+        frame, row, shared = item
+        buffer = free.pop()
+        raw = memoryview(buffer)[: frame.raw]
+        open_frame(manifest.packs[frame.pack], frame, fetch, local, raw)
+        writer.write(row, raw, shared)
+        return _Done(row, raw, buffer)
 
     rows = segments(sizes, [frame.raw for frame in manifest.frames])
     with ExitStack() as stack:
@@ -161,21 +170,54 @@ def unpack(
         items = (
             (frame, row, writer.open(row)) for frame, row in zip(manifest.frames, rows, strict=True)
         )
-        for row, raw in in_order(pool, work, items, threads() + 1):
-            writer.finish(row, memoryview(raw))
-            progress(len(raw))
+        for done in in_order(pool, work, items, under_way):
+            writer.finish(done.row, done.raw)
+            progress(len(done.raw))
+            free.append(done.buffer)
 
 
-def open_frame(pack: Pack, frame: Frame, fetch: Fetch, local: threading.local) -> bytes:
-    """Fetch, verify and decompress one frame. Raises `Corrupt`."""
+class _Done(NamedTuple):
+    """A frame that is written, but for the digests of the files that it shares with others."""
+
+    row: list[Segment]
+    raw: memoryview
+    buffer: mmap.mmap
+
+
+def open_frame(
+    pack: Pack,
+    frame: Frame,
+    fetch: Fetch,
+    local: threading.local,
+    out: memoryview | None = None,
+) -> memoryview:
+    """Fetch, verify and decompress one frame.
+
+    Args:
+        out: Where to, just as long as the raw bytes; None: into new memory.
+
+    Raises:
+        Corrupt: it is not what was published, or not one zstd frame of its length.
+    """
     stored = fetch(pack, frame.offset, frame.stored)
     if len(stored) != frame.stored or digest.blake3(stored) != frame.blake3:
         raise Corrupt(
             f"pack {pack.blake3[:12]}: the {frame.stored} bytes at {frame.offset} are not"
             " those that were published"
         )
+    if frame.stored == frame.raw and out is None:
+        return memoryview(stored)
+    out = memoryview(bytearray(frame.raw)) if out is None else out
     if frame.stored == frame.raw:
-        return stored
+        out[:] = stored
+    else:
+        _decompress(pack, frame, stored, local, out)
+    return out
+
+
+def _decompress(
+    pack: Pack, frame: Frame, stored: bytes, local: threading.local, out: memoryview
+) -> None:
     import zstandard
 
     decompressor = getattr(local, "decompressor", None)
@@ -183,13 +225,31 @@ def open_frame(pack: Pack, frame: Frame, fetch: Fetch, local: threading.local) -
         decompressor = local.decompressor = zstandard.ZstdDecompressor(
             max_window_size=1 << 27  # what level 19 may ask for, and no more
         )
+    where = f"pack {pack.blake3[:12]}: frame at {frame.offset}"
     try:
         if zstandard.frame_content_size(stored) != frame.raw:
-            raise Corrupt(f"pack {pack.blake3[:12]}: a frame at {frame.offset} lies on its length")
-        raw: bytes = decompressor.decompress(stored, allow_extra_data=False)
+            raise Corrupt(f"{where} lies on its length")
+        if _frame_end(stored) != len(stored):
+            raise Corrupt(f"{where} is not exactly one zstd frame")
+        if decompressor.stream_reader(stored, read_size=len(stored)).readinto(out) != frame.raw:
+            raise Corrupt(f"{where} ends too soon")
     except zstandard.ZstdError as error:
-        raise Corrupt(f"pack {pack.blake3[:12]}: frame at {frame.offset}: {error}") from None
-    return raw
+        raise Corrupt(f"{where}: {error}") from None
+
+
+def _frame_end(stored: bytes) -> int:
+    """Where the first zstd frame ends, by its blocks' headers (RFC 8878, 3.1.1)."""
+    import zstandard
+
+    at = zstandard.frame_header_size(stored)
+    last = False
+    while not last:
+        header = int.from_bytes(stored[at : at + 3], "little")
+        last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        if at + 3 > len(stored) or kind == 3:
+            return -1
+        at += 3 + (1 if kind == 1 else size)  # kind 1 is one byte, repeated
+    return at + 4 * bool(zstandard.get_frame_parameters(stored).has_checksum)
 
 
 def _make_folders(manifest: Manifest, into: Path) -> None:
@@ -202,75 +262,3 @@ def _make_folders(manifest: Manifest, into: Path) -> None:
             made.add(folder)
     for link in manifest.links:
         (into / link.path).symlink_to(link.target)
-
-
-class _TreeWriter:
-    """Creates files and fills in their segments; checks each file's digest once it is whole."""
-
-    def __init__(self, manifest: Manifest, into: Path) -> None:
-        self._files = manifest.files
-        self._into = str(into)
-        self._digests = Digests([file.size for file in manifest.files])
-        self._handles: dict[int, int] = {}
-        for number, file in enumerate(manifest.files):
-            if not file.size:
-                os.close(self._create(number))
-                self._check(number, self._digests.found[number])
-
-    def open(self, row: Sequence[Segment]) -> dict[int, int]:
-        """Handles for the files of this row that other frames share; called in frame order."""
-        shared = {}
-        for segment in row:
-            if not self._digests.is_whole(segment):
-                if segment.start == 0:
-                    self._handles[segment.file] = self._create(segment.file)
-                shared[segment.file] = self._handles[segment.file]
-        return shared
-
-    def write(self, row: Sequence[Segment], raw: memoryview, handles: dict[int, int]) -> None:
-        """Write one frame's segments; called from any thread."""
-        for segment in row:
-            view = raw[segment.at : segment.at + segment.length]
-            shared = handles.get(segment.file)
-            if shared is not None:
-                _write_all(shared, view, segment.start)
-                continue
-            self._check(segment.file, self._digests.whole(segment, view))
-            handle = self._create(segment.file)
-            try:
-                _write_all(handle, view, 0)
-            finally:
-                os.close(handle)
-
-    def finish(self, row: Sequence[Segment], raw: memoryview) -> None:
-        """Digest the shared files' segments; called in frame order."""
-        for segment in row:
-            if self._digests.is_whole(segment):
-                continue
-            view = raw[segment.at : segment.at + segment.length]
-            if found := self._digests.piece(segment, view):
-                os.close(self._handles.pop(segment.file))
-                self._check(segment.file, found)
-
-    def close(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
-
-    def _create(self, number: int) -> int:
-        file = self._files[number]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        handle = os.open(f"{self._into}/{file.path}", flags, file.mode)
-        if os.fstat(handle).st_mode & 0o777 != file.mode:  # a umask other than 022
-            os.fchmod(handle, file.mode)
-        return handle
-
-    def _check(self, number: int, found: str) -> None:
-        file = self._files[number]
-        if found != file.xxh3:
-            raise Corrupt(f"{file.path}: unpacked to other bytes than were published")
-
-
-def _write_all(handle: int, view: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(view):
-        done += os.pwrite(handle, view[done:], offset + done)

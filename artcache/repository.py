@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import digest
-from .errors import ArtcacheError, Corrupt, NewerFormat, ObjectExists, ObjectNotFound
+from .errors import (
+    ArtcacheError,
+    Corrupt,
+    NewerFormat,
+    ObjectExists,
+    ObjectNotFound,
+    OverLimit,
+    StoreUnavailable,
+    UsageError,
+)
 from .key import Key, canonical_json, valid_hash, valid_recipe_name
 from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
 from .pack import Progress, open_frame, unpack
@@ -96,20 +106,30 @@ class Repository:
         A bad manifest is quarantined and noted in `problems`.
 
         Raises:
-            NewerFormat: the only manifest there is one that this version can't read.
+            NewerFormat, OverLimit: the only manifest there is one that this version
+                can't read.
             StoreUnavailable: the store does not answer.
         """
-        plain = f"{MANIFESTS}/{key.recipe}/{key.hash}.json"
-        if found := self._read(plain, key):
-            return found
-        folder = f"{MANIFESTS}/{key.recipe}/{key.hash}"
-        # Many machines may have published here: all must choose the same one.
-        for entry in sorted(self.store.list(folder)):
-            if _UNIQUE.fullmatch(entry.name.rpartition("/")[2]) and (
-                found := self._read(entry.name, key)
-            ):
-                return found
+        unreadable: NewerFormat | OverLimit | None = None
+        for name in self._names(key):
+            try:
+                if found := self._read(name, key):
+                    return found
+            except (NewerFormat, OverLimit) as error:
+                unreadable = error
+        if unreadable:
+            raise unreadable
         return None
+
+    def _names(self, key: Key) -> Iterator[str]:
+        """Where its manifest may be; many machines may have published, and all choose alike."""
+        folder = f"{MANIFESTS}/{key.recipe}/{key.hash}"
+        yield f"{folder}.json"
+        yield from sorted(
+            entry.name
+            for entry in self.store.list(folder)
+            if _UNIQUE.fullmatch(entry.name.removeprefix(f"{folder}/"))
+        )
 
     def _read(self, name: str, key: Key | None) -> Found | None:
         try:
@@ -150,20 +170,23 @@ class Repository:
         """Every manifest in the store, by name alone."""
         folder = f"{MANIFESTS}/{recipe}" if recipe else MANIFESTS
         for entry in self.store.list(folder):
-            parts = entry.name.split("/")[2:]
-            text = parts[1].removesuffix(".json") if len(parts) > 1 else ""
-            if valid_recipe_name(parts[0]) and valid_hash(text):
-                yield Listed(parts[0], text, entry.name, entry.size, entry.modified)
+            recipe_name, _, rest = entry.name.removeprefix(f"{MANIFESTS}/").partition("/")
+            text, slash, unique = rest.partition("/")
+            sound = _UNIQUE.fullmatch(unique) if slash else text.endswith(".json")
+            text = text if slash else text.removesuffix(".json")
+            if sound and valid_recipe_name(recipe_name) and valid_hash(text):
+                yield Listed(recipe_name, text, entry.name, entry.size, entry.modified)
 
     def read(self, listed: Listed) -> Manifest | None:
         """A listed manifest; None if it went away or was bad (see `problems`)."""
         found = self._read(listed.name, None)
-        if found and (found.manifest.key.hash, found.manifest.key.recipe) == (
-            listed.hash,
-            listed.recipe,
-        ):
-            return found.manifest
-        return None
+        if not found:
+            return None
+        key = found.manifest.key
+        if (key.recipe, key.hash) != (listed.recipe, listed.hash):
+            self.set_aside(listed.name, f"it is of {key.recipe} {key.hash[:12]}")
+            return None
+        return found.manifest
 
     def siblings(self, key: Key) -> Iterator[Key]:
         """Keys that artifacts in this store may have, differing in `FLEXIBLE` fields only.
@@ -172,7 +195,7 @@ class Repository:
         """
         listed = sorted(self.store.list(siblings_folder(key)), key=lambda found: -found.modified)
         for entry in listed[:_MOST_SIBLINGS]:
-            with contextlib.suppress(ObjectNotFound, ValueError, TypeError, ArtcacheError):
+            with contextlib.suppress(ObjectNotFound, OverLimit, UsageError, ValueError):
                 sibling = Key(json.loads(self.store.get(entry.name, limit=1 << 16)))
                 if siblings_folder(sibling) == siblings_folder(key):
                     yield sibling
@@ -195,6 +218,7 @@ class Repository:
                 return into
             except (Corrupt, ObjectNotFound) as error:
                 failure = error  # once may be this machine's own accident
+                shutil.rmtree(into, ignore_errors=True)
         for pack, why in self.bad_packs(found.manifest).items():
             self.set_aside(pack_name(pack.blake3), why)
         self.set_aside(found.name, str(failure))
@@ -232,38 +256,34 @@ class Repository:
         self._mark()
         for pack in manifest.packs:
             self._put_pack(pack, pack_files(pack))
-        data = manifest.to_bytes()
+        data, traits = manifest.to_bytes(), self.store.traits
         name = f"{MANIFESTS}/{manifest.key.recipe}/{manifest.key.hash}"
-        traits = self.store.traits
-        try:
-            if traits.exclusive_create:
-                self.store.create(f"{name}.json", data)
-            else:
-                if before := self.find(manifest.key):
-                    return Published(self.url, False, before.manifest, True)
-                self.store.create(f"{name}/{digest.blake3(data)}.json", data)
-        except ObjectExists:
-            pass
-        else:
+        name += ".json" if traits.exclusive_create else f"/{digest.blake3(data)}.json"
+        for _ in range(3):
+            # Under both forms of a name: whoever was first stays. A bad one is moved away.
+            if winner := self.find(manifest.key):
+                return Published(self.url, False, winner.manifest, traits.durable_on_return)
+            try:
+                self.store.create(name, data)
+            except ObjectExists:
+                continue
             self._hint(manifest.key)
             return Published(self.url, True, manifest, traits.durable_on_return)
-        winner = self.find(manifest.key)
-        if winner is None:  # it was bad and is quarantined now: ours takes its place
-            with contextlib.suppress(ObjectExists):
-                self.store.create(f"{name}.json", data)
-            return Published(self.url, True, manifest, traits.durable_on_return)
-        return Published(self.url, False, winner.manifest, traits.durable_on_return)
+        raise StoreUnavailable(f"{self.url}: {name} is bad and cannot be replaced")
 
     def _put_pack(self, pack: Pack, file: Path) -> None:
         name = pack_name(pack.blake3)
-        try:
-            self.store.create(name, file)
-        except ObjectExists:
-            # A writer that was killed may have left a part of it (a mount has no rename).
-            if self.store.size(name) != pack.length:
-                self.set_aside(name, "it is not whole")
-                with contextlib.suppress(ObjectExists):
-                    self.store.create(name, file)
+        for _ in range(3):
+            try:
+                self.store.create(name, file)
+                return
+            except ObjectExists:
+                # A writer that was killed may have left a part of it (a mount has no rename).
+                with contextlib.suppress(ObjectNotFound):
+                    if self.store.size(name) == pack.length:
+                        return
+                    self.set_aside(name, "it is not whole")
+        raise StoreUnavailable(f"{self.url}: {name} is not whole and cannot be replaced")
 
     def _hint(self, key: Key) -> None:
         """List the key among its siblings; without it only exact fetches find the artifact."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING
 from .compat import NO
 from .disk import disk_errors
 from .home import SUPPLIED
+from .install import Tree, TreeFile
 from .match import judge
 from .recipe import Recipe
+from .tree import digest_file
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -89,9 +92,23 @@ def _link(entry: Entry, sources: Sequence[Path]) -> None:
     temporary.replace(home / SUPPLIED)
 
 
-def linked(entry: Entry) -> Iterable[tuple[str, Path]]:
-    """What `lib/` holds: each name with the file it leads to."""
+@contextlib.contextmanager
+def as_tree(cache: Cache, entry: Entry) -> Iterator[Tree | None]:
+    """The entry's `lib/` as a tree to be installed beside its program; None if it has none."""
     folder = Path(entry.entry_folder, FOLDER)
-    if not folder.is_dir():
-        return []
-    return [(name, (folder / name).resolve()) for name in sorted(os.listdir(folder))]
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    if not names:
+        yield None
+        return
+    with cache.home.staging() as staging, disk_errors(cache.home.root, doing="link libraries"):
+        (staging / FOLDER).mkdir()
+        files = []
+        for name in names:
+            real, copy = (folder / name).resolve(), staging / FOLDER / name
+            try:
+                os.link(real, copy)
+            except OSError:  # on another disk, or a file system without hard links
+                shutil.copyfile(real, copy)
+            xxh3, size = digest_file(copy)
+            files.append(TreeFile(f"{FOLDER}/{name}", 0o644, size, xxh3))
+        yield Tree(staging, files)

@@ -50,14 +50,20 @@ def upstream_tarball(
     try:
         apt = require_tool("apt-get")
         options = _private_apt(scratch)
+        # Ends well even if no mirror answers; a third party's without source packages is no harm.
         runner.run([apt, *options, "update"], timeout=APT_SECONDS, check=False)
+        if not list((scratch / "lists").glob("*_Sources*")):
+            raise _unavailable(package, "no mirror gave its list of source packages")
         runner.run(
             [apt, *options, "source", "--download-only", "--tar-only", package.name],
             cwd=scratch,
             timeout=APT_SECONDS,
         )
-    except (CommandFailed, MissingTool) as error:
+    except MissingTool as error:
         raise _unavailable(package, str(error)) from error
+    except CommandFailed as error:
+        said = [line for line in error.tail if line.startswith("E:")]
+        raise _unavailable(package, said[-1] if said else "apt-get did not end") from error
     for found in sorted(scratch.glob("*.orig.tar.*")):
         if sha256(found) == package.sha256:
             return _keep(found, kept)

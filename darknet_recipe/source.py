@@ -81,7 +81,7 @@ def resolve(source: str | None, ref: str | None, runner: Runner) -> Source:
 
 
 def fallback() -> Source:
-    """What serves when the default source does not answer: Debian mirrors are near everywhere."""
+    """What serves when the default source does not answer: a mirror of Debian's is always near."""
     return Source("debian", DEBIAN.url, DEBIAN.commit, DEBIAN, note=FALLBACK_NOTE)
 
 

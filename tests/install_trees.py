@@ -1,4 +1,4 @@
-"""Trees, prefixes and their snapshots for the tests of `install`."""
+"""Trees, prefixes, and their snapshots, for the tests of `install`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import xxhash
 
 from artcache.install import Installed, Tree, TreeFile, TreeLink, install, uninstall
@@ -34,6 +35,14 @@ def make_tree(root: Path, content: dict[str, bytes | str], dirs: tuple[str, ...]
     return Tree(root, files, links, dirs)
 
 
+DARKNET = {
+    "bin/darknet": BIG,
+    "lib/libdarknet.so.1": BIG + b"so",
+    "lib/libdarknet.so": "libdarknet.so.1",
+    "cfg/yolov4.cfg": b"[net]\nbatch=1\n",
+    "cfg/empty": b"",
+}
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where a thousand fsyncs cost nothing; None is the usual place for temporary folders."""
 

@@ -431,6 +431,41 @@ def test_the_second_fetch_of_a_stand_in_asks_no_store(bench: Bench) -> None:
     assert "glibc2.31" in again.note
 
 
+class Two(artcache.Recipe):
+    """A recipe whose first source is away; asked for that one alone, it has no second."""
+
+    name = "two"
+
+    def variants(self, host, request, runner):  # type: ignore[no-untyped-def]
+        names = [request.source] if request.source else ["one", "two"]
+        return [
+            artcache.Variant(artcache.Key({"recipe": "two", "source": name}), name)
+            for name in names
+        ]
+
+    def build(self, context: artcache.BuildContext) -> None:
+        if context.plan == "one":
+            raise SourceUnavailable("one is away")
+        (context.tree / "x").touch()
+
+
+def test_a_fallback_is_remembered_and_no_store_is_asked_again(bench: Bench) -> None:
+    bench.cache("a").fetch(Two())
+    wall = bench.folder / "wall"
+    wall.touch()
+
+    cache = bench.cache("a", stores=[wall])
+    assert cache.fetch(Two()).key.get("source") == "two"
+    assert not bench.told.warnings
+
+
+def test_a_fallback_never_serves_a_request_that_forbids_it(bench: Bench) -> None:
+    bench.cache("a").fetch(Two())
+
+    with pytest.raises(SourceUnavailable):
+        bench.cache("a").fetch(Two(), artcache.Request(source="one"))
+
+
 def test_looking_for_a_stand_in_never_lists_the_manifests(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

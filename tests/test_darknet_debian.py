@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,12 @@ class FakeApt(Runner):
     def run(self, argv, *, cwd=None, **others):  # type: ignore[no-untyped-def,override]
         words = [str(word) for word in argv]
         self.calls.append(words)
+        lists = next(w.partition("=")[2] for w in words if "Dir::State::lists" in w)
+        if "update" in words:
+            (Path(lists) / "mirror_main_source_Sources").touch()
         if "source" in words:
             if self.content is None:
-                raise CommandFailed("`apt-get` ended with exit code 100")
+                raise CommandFailed("`apt-get` failed", tail=["E: no such package"])
             (cwd / "darknet_0.orig.tar.xz").write_bytes(self.content)
         return ""
 
@@ -148,9 +152,11 @@ def test_apt_is_kept_away_from_its_own_state(apt: Path) -> None:
         assert f"-oDir::Cache={apt / 'scratch/cache'}" in words
 
 
-@pytest.mark.parametrize("content", [None, b"another tarball"])
-def test_no_answer_or_another_version(apt: Path, content: bytes | None) -> None:
-    with pytest.raises(SourceUnavailable, match="Debian's source package darknet"):
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "E: no such package"), (b"another tarball", "another version")]
+)
+def test_no_such_package_or_another_version(apt: Path, content: bytes | None, why: str) -> None:
+    with pytest.raises(SourceUnavailable, match=f"Debian's source package darknet .*{why}"):
         obtained(apt, FakeApt(content))
     assert not (apt / "downloads").exists()
 
@@ -158,6 +164,18 @@ def test_no_answer_or_another_version(apt: Path, content: bytes | None) -> None:
 def test_a_machine_without_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceUnavailable, match="`apt-get` is not on this machine"):
+        obtained(tmp_path, Runner())
+
+
+def test_a_mirror_that_does_not_answer(
+    etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("apt-get"):
+        pytest.skip("no apt-get on this machine")
+    (etc / "sources.list").write_text("deb http://127.0.0.1:9/debian stable main\n")
+    monkeypatch.setattr(debian, "ETC_APT", etc)
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(SourceUnavailable, match="no mirror gave its list"):
         obtained(tmp_path, Runner())
 
 

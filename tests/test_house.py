@@ -16,7 +16,7 @@ LONGEST = 400
 FLOORS = {
     1: "errors digest toolchain key manifest needs compat events",
     2: "store process recipe disk",
-    3: "frames tree pack seal home elf fatbin binary detect trust stores install",
+    3: "frames tree lay pack seal home elf fatbin binary detect trust stores install",
     4: "repository match supply cache builder survey gc",
     5: "__init__ __main__ api config cli notebook progress report",
 }
@@ -30,7 +30,8 @@ BESIDE = {
     "compat": "needs toolchain errors",
     "recipe": "process",
     "tree": "frames",
-    "pack": "frames tree",
+    "lay": "frames",
+    "pack": "frames lay tree",
     "home": "seal tree",
     "binary": "elf fatbin",
     "match": "cache repository",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from artcache.recipe import Request
     from artcache.repository import Published
 
+_LIBRARIES = "-libraries"
+"""Behind a recipe's name: the owner of the libraries that came along with `--to`."""
 _TO = click.Path(file_okay=False)
 
 
@@ -121,10 +124,13 @@ def run_command(
 @common
 def uninstall_command(session: Session, recipe: str, target: str) -> None:
     """Take out of DIR exactly what `fetch RECIPE --to DIR` put there."""
-    from artcache.install import uninstall
+    from artcache.install import installed, uninstall
 
     with session.cache() as cache:
-        done = uninstall(Path(target), owner=recipe, pending=cache.home.folder("pending"))
+        pending, libraries = cache.home.folder("pending"), recipe + _LIBRARIES
+        if libraries in installed(Path(target)):
+            uninstall(Path(target), owner=libraries, pending=pending)
+        done = uninstall(Path(target), owner=recipe, pending=pending)
     for path in done.kept:
         session.output.note(f"kept {path}: it was changed since")
     session.output.text(f"removed {done.removed} files of {recipe} from {target}")
@@ -145,6 +151,7 @@ def _install(
     cache: Cache, done: Fetched, target: str, overwrite: bool, output: Output
 ) -> dict[str, Any]:
     from artcache.install import Tree, TreeFile, TreeLink, install
+    from artcache.supply import as_tree
 
     manifest = done.entry.manifest()
     tree = Tree(
@@ -153,15 +160,18 @@ def _install(
         [TreeLink(*link) for link in manifest.links],
         manifest.dirs,
     )
-    installed = install(
-        tree,
-        Path(target),
-        owner=done.key.recipe,
+    put = functools.partial(
+        install,
+        prefix=Path(target),
         key=done.key.hash,
         pending=cache.home.folder("pending"),
         note=output.note,
         overwrite=overwrite,
     )
+    installed = put(tree, owner=done.key.recipe)
+    with as_tree(cache, done.entry) as libraries:
+        if libraries:
+            put(libraries, owner=done.key.recipe + _LIBRARIES)
     for path in installed.kept:
         output.note(f"kept your own {target}/{path} (--overwrite replaces it)")
     return {

@@ -57,10 +57,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     sync_folder(path.parent)
 
 
-def write_new_json(made: int, content: Mapping[str, Any]) -> None:
-    """Into an open, empty file; its bytes are durable on return. Raises `OSError`."""
+def write_new_json(made: int, content: Mapping[str, Any], *, sync: bool = True) -> None:
+    """Into an open, empty file; its bytes are durable on return if `sync`. Raises `OSError`."""
     write_all(made, json.dumps({"format": FORMAT, **content}, indent=1).encode())
-    os.fsync(made)
+    if sync:
+        os.fsync(made)
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Corrupt
-from .durable import read_json, sync_disk, sync_folder, write_json
+from .durable import read_json, sync_disk, write_json, write_new_json
 from .plan import STATE, Entry, Record, Seen, is_safe
 
 _JOURNAL = "journal"
@@ -95,7 +95,8 @@ def stage_record(stage: Path, record: Record) -> None:
     """With the new files, so that a full disk is met before anything has changed."""
     entries = {path: entry._asdict() for path, entry in sorted(record.entries.items())}
     content = {"owner": record.owner, "key": record.key, "folders": list(record.folders)}
-    write_json(stage / _RECORD, {**content, "entries": entries})
+    with (stage / _RECORD).open("wb", buffering=0) as file:
+        write_new_json(file.fileno(), {**content, "entries": entries}, sync=False)
 
 
 # -- the journal --------------------------------------------------------------------------
@@ -203,8 +204,7 @@ def _roll_forward(prefix: Path, change: Change) -> list[str]:
         with contextlib.suppress(FileNotFoundError):  # done before an interruption
             (state / change.stage / _RECORD).replace(record)
     sync_disk(prefix)  # or the journal may be gone from the disk before the renames are on it
-    (state / _JOURNAL).unlink()
-    sync_folder(state)
+    (state / _JOURNAL).unlink()  # should a power cut bring it back, all its steps are done
     _drop_stage(state / change.stage)
     return kept
 
