@@ -14,14 +14,13 @@ entry-point group `artcache.recipes`; ten lines suffice for one of your own::
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import UnknownRecipe, UsageError
 from .key import Key, valid_recipe_name
@@ -35,8 +34,7 @@ _REMEMBERED = 200
 """Folders of the path that a memo holds at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What the user asked for, beyond the recipe's name. None and empty: the default."""
 
     source: str | None = None
@@ -46,13 +44,12 @@ class Request:
     """`12.8`, or `none` for a CPU build."""
     cudnn: str | None = None
     """`9`, or `none`."""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = MappingProxyType({})
     toolchain: str | None = None
     """`machine`, `wheels` or a folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """One thing a recipe can make for a request: its key, and how it means to make it."""
 
     key: Key
@@ -62,8 +59,7 @@ class Variant:
     """One line for the user when this variant is taken (a fallback, a resolved branch)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Supplier:
+class Supplier(NamedTuple):
     """A recipe, and what to ask of it, whose tree's `lib` folder holds a shared library."""
 
     recipe: str
@@ -73,8 +69,7 @@ class Supplier:
         return hash((self.recipe, self.request.cuda, self.request.cudnn))
 
 
-@dataclass(slots=True)
-class BuildContext:
+class BuildContext(NamedTuple):
     """What a build is given. It writes below `scratch` and `tree` only."""
 
     key: Key
@@ -94,13 +89,12 @@ class BuildContext:
     """One line that the user should read."""
     fetch: Callable[[str, Request], Path]
     """The tree of another recipe's artifact (a toolchain), fetched or built first."""
-    provenance: MutableMapping[str, Any] = field(default_factory=dict)
+    provenance: MutableMapping[str, Any]
     """For the manifest: `source`, `commit`, `patches`, `compilers`, `commands`, `dirty`.
     Strings, integers, booleans, lists and mappings of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class SmokeContext:
+class SmokeContext(NamedTuple):
     """What a smoke test is given: the built tree, where it will not be written to."""
 
     key: Key

@@ -73,6 +73,7 @@ class Published:
 FLEXIBLE = frozenset({"arch", "cuda", "cudnn", "libc"})
 """Fields in which two artifacts may differ and yet both run on one machine."""
 _MOST_SIBLINGS = 1000
+_BAD_HINT = (ObjectNotFound, OverLimit, UsageError, ValueError, RecursionError)
 
 
 def siblings_folder(key: Key) -> str:
@@ -195,7 +196,7 @@ class Repository:
         """
         listed = sorted(self.store.list(siblings_folder(key)), key=lambda found: -found.modified)
         for entry in listed[:_MOST_SIBLINGS]:
-            with contextlib.suppress(ObjectNotFound, OverLimit, UsageError, ValueError):
+            with contextlib.suppress(*_BAD_HINT):
                 sibling = Key(json.loads(self.store.get(entry.name, limit=1 << 16)))
                 if siblings_folder(sibling) == siblings_folder(key):
                     yield sibling

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,8 +19,7 @@ Content = bytes | Path
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._() -]{0,200}")
 
 
-@dataclass(frozen=True, slots=True)
-class StoreTraits:
+class StoreTraits(NamedTuple):
     """What a caller may rely on. Asked, never guessed from the URL."""
 
     exclusive_create: bool
@@ -111,8 +109,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class StoreSpec:
+class StoreSpec(NamedTuple):
     """One configured store: where, and what it is used for."""
 
     url: str

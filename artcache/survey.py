@@ -5,6 +5,8 @@ Unlike a fetch, these may list a store.
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from .key import Difference, Key
 
 if TYPE_CHECKING:
     from .cache import Cache, Tier
+    from .compat import Verdict
     from .manifest import Manifest
     from .recipe import Recipe, Request, Variant
 
@@ -47,6 +50,8 @@ class Near:
 
     row: Row
     differences: tuple[Difference, ...]
+    verdict: Verdict | None = None
+    """Whether it could run here all the same; None if nobody looked."""
 
     def __str__(self) -> str:
         told = "; ".join(str(difference) for difference in self.differences)
@@ -69,6 +74,10 @@ class Explanation:
     variant: Variant
     looks: list[Look]
     near: list[Near] = field(default_factory=list)
+    stand_in: Near | None = None
+    """What a fetch would take in its place, since it provably runs here."""
+    build_seconds: float | None = None
+    """What a build would cost: the median of the recorded ones of this recipe."""
 
     @property
     def hit(self) -> str:
@@ -143,9 +152,27 @@ def explain(
         looks += [_look_store(tier, variant.key) for tier in cache.readers()]
         explanation = Explanation(variant, looks)
         if not explanation.hit:
-            explanation.near = nearest(cache, variant.key, most=most)
+            _explain_miss(cache, explanation, most, strict=bool(request.archs or request.cuda))
         told.append(explanation)
     return told
+
+
+def _explain_miss(cache: Cache, explanation: Explanation, most: int, *, strict: bool) -> None:
+    from .match import best, judge
+
+    key = explanation.variant.key
+    near = nearest(cache, key, most=_MOST_READ)
+    costs = [one.row.build_seconds for one in near if one.row.build_seconds]
+    explanation.build_seconds = statistics.median(costs) if costs else None
+    for one in near[:most]:
+        with contextlib.suppress(Corrupt):
+            judged = judge(manifest_of(cache, one.row), cache.host)
+            explanation.near.append(Near(one.row, one.differences, judged))
+    if not strict and (chosen := best(cache, key, "compatible")):
+        other = chosen.manifest.key
+        found = [one for one in near if one.row.key == other]
+        if found:
+            explanation.stand_in = Near(found[0].row, found[0].differences, chosen.verdict)
 
 
 def _look_home(cache: Cache, key: Key) -> Look:
@@ -217,7 +244,7 @@ def manifest_of(cache: Cache, row: Row) -> Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Check:
     """The result of checking one artifact in one place."""
 
     row: Row
@@ -225,7 +252,7 @@ class Verdict:
     seconds: float = 0.0
 
 
-def verify(cache: Cache, chosen: Sequence[Row], *, deep: bool) -> Iterator[Verdict]:
+def verify(cache: Cache, chosen: Sequence[Row], *, deep: bool) -> Iterator[Check]:
     """Check every byte of trees in the home and, if `deep`, of packs in stores.
 
     What is broken is quarantined: the next fetch makes it anew.
@@ -239,7 +266,7 @@ def verify(cache: Cache, chosen: Sequence[Row], *, deep: bool) -> Iterator[Verdi
             problem = _verify_store(tiers[row.where], row)
         else:
             continue
-        yield Verdict(row, problem, time.perf_counter() - start)
+        yield Check(row, problem, time.perf_counter() - start)
 
 
 def _verify_home(cache: Cache, row: Row) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import UsageError
 
@@ -27,8 +27,7 @@ _ARCH_SPELLING = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class GpuArch:
+class GpuArch(NamedTuple):
     """One compilation target: a compute capability, as machine code or as PTX."""
 
     capability: int
@@ -93,12 +92,13 @@ class GpuArch:
 
 
 def _nearest_arch(capability: int) -> str:
+    import difflib
+
     near = sorted(KNOWN_CAPABILITIES, key=lambda known: (abs(known - capability), known))[:3]
     return "did you mean " + ", ".join(f"sm_{number}" for number in near) + "?"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class CudaVersion:
+class CudaVersion(NamedTuple):
     """A toolkit's or driver's CUDA version. The patch level never changes compatibility."""
 
     major: int
@@ -168,16 +168,14 @@ def compiles_for(cuda: CudaVersion, arch: GpuArch) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
+class Gpu(NamedTuple):
     name: str
     capability: int
     """Major times ten plus minor."""
     tegra: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Toolkit:
+class Toolkit(NamedTuple):
     """An nvcc with its headers and libraries."""
 
     root: str
@@ -188,8 +186,7 @@ class Toolkit:
     """`machine` or `wheels`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cudnn:
+class Cudnn(NamedTuple):
     include: str
     """The folder that holds `cudnn.h`."""
     library: str
@@ -203,8 +200,7 @@ class Cudnn:
         return int(self.version.split(".")[0])
 
 
-@dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(NamedTuple):
     """What a machine is, as far as it decides what can be built or run on it.
 
     A fact that could not be found out is None or empty, never an error.

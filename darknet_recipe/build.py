@@ -40,7 +40,8 @@ def build(context: BuildContext, plan: Plan) -> None:
     source = _named_source(context, obtain(context, plan.source))
     _check_makefile(context, source, plan)
     _prepare(context, plan, source)
-    words = ["make", f"-j{max(1, context.jobs)}", *_targets(plan.options)]
+    # -B: a tree may come with objects of other flags, and make would take them as they are.
+    words = ["make", "-B", f"-j{max(1, context.jobs)}", *_targets(plan.options)]
     words += make_words(plan.options, plan.target.archs)
     if plan.options["GPU"]:
         # Only its command line names nvcc for sure; temporary names would get into the bytes.
@@ -108,6 +109,7 @@ def _prepare(context: BuildContext, plan: Plan, source: Path) -> None:
     flags = [patch.flags for patch in plan.patches]
     for patch in plan.patches:
         if patch.path:
+            (source / patch.path).parent.mkdir(exist_ok=True)
             (source / patch.path).write_text(patch.text)
     links = []
     if plan.target.cuda:
@@ -118,12 +120,15 @@ def _prepare(context: BuildContext, plan: Plan, source: Path) -> None:
         links.append("-L../cudnn/lib64")
     makefile = source / "Makefile"
     text = makefile.read_text(errors="surrogateescape")
-    text = text.replace("/usr/local/cuda", "../cuda").replace("/usr/local/cudnn", "../cudnn")
+    text = re.sub(r"/usr/local/cuda(-[\d.]+)?(?=[/\s]|$)", "../cuda", text)
+    text = text.replace("/usr/local/cudnn", "../cudnn")
     # Added at the end: make expands these in its commands, when all is read.
     text += f"\nCOMMON+= {' '.join(flags)}\nLDFLAGS+= {' '.join(links)}\n"
     makefile.write_text(text, errors="surrogateescape")
     # Some Makefiles make this folder beside, not before, what goes into it: a race under -j.
     (source / "obj").mkdir(exist_ok=True)
+    for name in ("darknet", "libdarknet.so"):  # what is there afterwards was made here
+        (source / name).unlink(missing_ok=True)
 
 
 def _targets(options: Mapping[str, bool]) -> list[str]:
@@ -135,7 +140,9 @@ def _collect(source: Path, tree: Path, options: Mapping[str, bool]) -> None:
     made = _targets(options)
     for name in made:
         if not (source / name).is_file():
-            raise EmptyBuild(f"make ended well but left no {name}", hint="see the log")
+            raise EmptyBuild(
+                f"make ended well but left no {name}", hint="what does its Makefile make?"
+            )
         copy_file(source / name, tree / name)
         (tree / name).chmod(0o755)
     for folder in ("cfg", "data"):

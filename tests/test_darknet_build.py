@@ -71,7 +71,7 @@ def test_provenance(tree: Path, tmp_path: Path) -> None:
     assert said["patches"] == []
     assert said["compilers"]["gcc"].startswith("gcc")
     (command,) = said["commands"]
-    assert re.match(r"make -j\d+ darknet AVX=0 CUDNN=0 .* GPU=0 .*ZED_CAMERA=0", command)
+    assert re.match(r"make -B -j\d+ darknet AVX=0 CUDNN=0 .* GPU=0 .*ZED_CAMERA=0", command)
 
 
 def test_the_folder_of_the_build_is_not_in_the_bytes(tree: Path, tmp_path: Path) -> None:
@@ -93,6 +93,19 @@ def test_a_compile_error_is_shown(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=r"exit code 2(.|\n)*oops.*undeclared") as caught:
         made(tree, tmp_path / "b")
     assert caught.value.log
+
+
+def test_what_the_tree_brings_along_is_not_taken_for_made(tmp_path: Path) -> None:
+    """A tarball of a built tree: its objects are newer than its sources, and of other flags."""
+    makefile = TINY_MAKEFILE.replace(".c Makefile", ".c")
+    tree = tiny_tree(tmp_path / "tree", main="int main(void) { return 0; }\n", makefile=makefile)
+    Runner().run(["make", "GPU=0"], cwd=tree)
+    (tree / "src/main.c").write_text(TINY_MAIN)
+    names = ["Makefile", "cfg", "data", "src", "obj", "darknet"]  # unpacked in this order
+    Runner().run(["tar", "-czf", tmp_path / "built.tgz", "-C", tree, *names])
+    context = build(only_variant(Request(source=str(tmp_path / "built.tgz"))), tmp_path / "b")
+
+    smoke(context)
 
 
 def test_make_that_makes_nothing(tmp_path: Path) -> None:
@@ -203,6 +216,13 @@ def test_a_gpu_build_finds_the_toolkit_wherever_it_is(tmp_path: Path, toolkit: T
     assert "ARCH=-gencode arch=compute_75,code=sm_75" in context.provenance["commands"][0]
     assert "NVCC=../cuda/bin/nvcc --objdir-as-tempdir" in context.provenance["commands"][0]
     smoke(context)
+
+
+def test_a_makefile_that_names_a_version_of_cuda(tmp_path: Path, toolkit: Toolkit) -> None:
+    makefile = TINY_MAKEFILE.replace("/usr/local/cuda", "/usr/local/cuda-10.1")
+    tree = tiny_tree(tmp_path / "tree", main=ASKS_FOR_CUDA, makefile=makefile)
+
+    smoke(made(tree, tmp_path / "b", HostFacts(toolkits=(toolkit,)), **GPU_REQUEST))
 
 
 def test_the_vendors_wheels_have_versioned_names_only(tmp_path: Path, toolkit: Toolkit) -> None:

@@ -139,12 +139,10 @@ def uninstall_command(session: Session, recipe: str, target: str) -> None:
 
 def per_architecture(request: Request) -> list[Request]:
     """One request for each compute capability: small artifacts that fit exactly."""
-    from dataclasses import replace
-
     groups: dict[tuple[int, str], list[Any]] = {}
     for arch in request.archs:
         groups.setdefault((arch.capability, arch.suffix), []).append(arch)
-    return [replace(request, archs=tuple(group)) for group in groups.values()] or [request]
+    return [request._replace(archs=tuple(group)) for group in groups.values()] or [request]
 
 
 def _install(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from artcache.api import Cache
     from artcache.key import FieldValue, Key
     from artcache.recipe import Request
-    from artcache.survey import Explanation
+    from artcache.survey import Explanation, Near
 
 
 @click.command("key")
@@ -99,13 +99,26 @@ def explain_command(session: Session, recipe: str, request: Request, most: int) 
         _print_explanation(session, explanation)
     first = next((number for number, one in enumerate(told) if one.hit), None)
     output = session.output
-    if first is None:
-        output.text("the next fetch is a miss: it builds " + told[0].variant.key.hash[:12])
+    stand_in = next((one.stand_in for one in told if one.stand_in), None)
+    if first is None and stand_in:
+        key = stand_in.row.key
+        output.text(
+            f"the next fetch takes {key.hash[:12]} in {stand_in.row.where}, which runs here;"
+            f" `artcache build {recipe}` makes the exact one"
+        )
+    elif first is None:
+        cost = told[0].build_seconds
+        took = f", which took {human_seconds(cost)} for others" if cost else ""
+        output.text(f"the next fetch is a miss: it builds {told[0].variant.key.hash[:12]}{took}")
     else:
         key = told[first].variant.key
         output.text(f"the next fetch is a hit: {key.hash[:12]} in {told[first].hit}")
     output.result(
-        {"hit": first is not None, "variants": [_explanation(one) for one in told]},
+        {
+            "hit": first is not None,
+            "stand_in": _near(stand_in) if first is None and stand_in else None,
+            "variants": [_explanation(one) for one in told],
+        }
     )
 
 
@@ -122,6 +135,8 @@ def _print_explanation(session: Session, explanation: Explanation) -> None:
         output.text(f"  near: {near.row.key.hash[:12]} in {near.row.where}{built}")
         for difference in near.differences:
             output.text(f"    {difference}")
+        if near.verdict:
+            output.text(f"    {near.verdict.outcome}: {'; '.join(near.verdict.reasons)}")
 
 
 def _explanation(explanation: Explanation) -> dict[str, Any]:
@@ -129,15 +144,19 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
         **_key(explanation.variant.key),
         "hit": explanation.hit or None,
         "looks": [look._asdict() for look in explanation.looks],
-        "near": [
-            {
-                "key": near.row.key.hash,
-                "where": near.row.where,
-                "build_seconds": near.row.build_seconds,
-                "differences": [difference._asdict() for difference in near.differences],
-            }
-            for near in explanation.near
-        ],
+        "near": [_near(near) for near in explanation.near],
+        "build_seconds": explanation.build_seconds,
+    }
+
+
+def _near(near: Near) -> dict[str, Any]:
+    return {
+        "key": near.row.key.hash,
+        "where": near.row.where,
+        "build_seconds": near.row.build_seconds,
+        "differences": [difference._asdict() for difference in near.differences],
+        "runs": near.verdict.outcome if near.verdict else None,
+        "reasons": list(near.verdict.reasons) if near.verdict else [],
     }
 
 

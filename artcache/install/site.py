@@ -125,8 +125,10 @@ def held(prefix: Path, pending: Path, removable: Sequence[Path] = ()) -> Iterato
                 settle(prefix)
                 yield site
             finally:
-                site.tidy()
-                os.close(lock)
+                try:
+                    site.tidy()
+                finally:
+                    os.close(lock)
     finally:
         site.close()
 

@@ -1,0 +1,242 @@
+"""What may go wrong between here and a server, how long we put up with it, and its name.
+
+For the stores that are reached over a network: deadlines, retries, and the one
+table from a server's status to our errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import (
+    ArtcacheError,
+    Corrupt,
+    ObjectExists,
+    ObjectNotFound,
+    StoreDenied,
+    StoreUnavailable,
+)
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a server may keep us waiting. Tests shrink these; users get the defaults."""
+
+    connect: float = 6.0
+    """Seconds until there is a connection."""
+    stall: float = 12.0
+    """Seconds in which at least `least` bytes must move, in either direction."""
+    least: int = 16 << 10
+    attempts: int = 4
+    patience: float = 30.0
+    """Seconds after which a failed read is not tried again. A write has no such
+    limit: it may have worked for minutes before it failed."""
+    first_wait: float = 0.4
+    """Seconds before the second attempt, on average; each further one doubles it."""
+
+
+class Passing(StoreUnavailable):
+    """A fault that may be gone at the next attempt. `after`: seconds the server asks for."""
+
+    def __init__(self, message: str, *, after: float | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.after = after
+
+
+class Moved:
+    """Counts the bytes of one request, so that a stall is seen whatever the library."""
+
+    __slots__ = ("_seen", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._seen = 0
+
+    def __call__(self, count: int) -> None:
+        self.count += count
+
+    def enough(self, limits: Limits) -> bool:
+        """Whether enough moved since the last call."""
+        moved, self._seen = self.count - self._seen, self.count
+        return moved >= limits.least
+
+
+class Watch:
+    """The same for a thread that reads by itself: `tick` raises when it is too slow."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._moved = limits, Moved()
+        self._until = time.monotonic() + limits.stall
+
+    def tick(self, count: int) -> None:
+        self._moved(count)
+        if time.monotonic() > self._until:
+            if not self._moved.enough(self._limits):
+                raise Passing(f"it sent almost nothing for {self._limits.stall:g} s")
+            self._until = time.monotonic() + self._limits.stall
+
+
+def persist(
+    limits: Limits, work: Callable[[int], _Result], *, patience: float | None = None
+) -> _Result:
+    """Call `work` (with the attempt's number, from 1) until it does not raise `Passing`.
+
+    Waits are random, so that the many who failed together don't come back together.
+
+    Args:
+        patience: Seconds, in place of the limits'.
+
+    Raises:
+        StoreUnavailable: it still raised `Passing` at the end.
+    """
+    import tenacity
+
+    patience = limits.patience if patience is None else patience
+    jitter = tenacity.wait_random_exponential(multiplier=limits.first_wait * 2, max=8)
+    start = time.monotonic()
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.after if isinstance(error, Passing) else None
+        return jitter(state) if asked is None else asked + jitter(state) / 4
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        gone = time.monotonic() - start
+        return state.attempt_number >= limits.attempts or gone + state.upcoming_sleep > patience
+
+    number = 0
+
+    def once() -> _Result:
+        nonlocal number
+        number += 1
+        return work(number)
+
+    try:
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Passing),
+            wait=wait,
+            stop=stop,
+            sleep=_sleep,
+            reraise=True,
+        )(once)
+    except Passing as error:
+        asked = f"; it asks to be left alone for {error.after:g} s" if error.after else ""
+        times = "" if number == 1 else f", {number} times in {time.monotonic() - start:.0f} s"
+        raise StoreUnavailable(f"{error}{times}{asked}", hint=error.hint) from error
+
+
+def _sleep(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+# -- the table ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who talks to whom, for messages."""
+
+    url: str
+    identity: str
+    """The credential in words: `anonymous`, `service account x@y`, ..."""
+    advice: str = ""
+    """How to get a credential, or a better one."""
+
+
+def denied(party: Party, why: str, *, writing: bool) -> StoreDenied:
+    wanted = "write to" if writing else "read"
+    hint = party.advice
+    if writing:
+        hint += ("; or " if hint else "") + f"configure it as read-only: read:{party.url}"
+    said = f" ({why})" if why else ""
+    return StoreDenied(f"{party.url}: {party.identity} may not {wanted} it{said}", hint=hint)
+
+
+def by_status(
+    party: Party,
+    name: str,
+    status: int,
+    said: str = "",
+    *,
+    after: str | None = None,
+    writing: bool = False,
+) -> ArtcacheError:
+    """The error for an answer that is none of the wanted ones.
+
+    Args:
+        said: The server's own words.
+        after: Its Retry-After header.
+    """
+    said = " ".join(said.split())[:200]
+    if status in (401, 403):
+        return denied(party, said or str(status), writing=writing)
+    if status == 404:
+        return ObjectNotFound(f"{party.url} has no {name}")
+    if status == 412:
+        return ObjectExists(f"{party.url}: {name} exists")
+    if status == 416:
+        return Corrupt(f"{party.url}: {name} is shorter than it should be")
+    words = f"{party.url} answers {status}" + (f" ({said})" if said else "")
+    if status in (408, 429) or status >= 500:
+        return Passing(words, after=seconds_of(after))
+    return StoreUnavailable(f"{words} for {name}")
+
+
+def seconds_of(after: str | None) -> float | None:
+    """What a Retry-After header asks for: seconds, or a date."""
+    if not after:
+        return None
+    if re.fullmatch(r"\d{1,9}", after.strip()):
+        return float(after)
+    from email.utils import parsedate_to_datetime
+
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    return None
+
+
+def no_bucket(party: Party, bucket: str, make: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{party.url}: there is no bucket {bucket}, or {party.identity} may not see it",
+        hint=f"check its name, or make it: {make}",
+    )
+
+
+def spanned(party: Party, name: str, content_range: str, offset: int, length: int) -> None:
+    """Check the Content-Range of a partial answer to a request for these bytes.
+
+    Raises:
+        Corrupt: the object ends earlier.
+        Passing: the answer is for other bytes.
+    """
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range.strip())
+    if not match or int(match[1]) != offset:
+        raise Passing(f"{party.url} sent other bytes of {name} than asked for ({content_range!r})")
+    if int(match[2]) - offset + 1 != length:
+        if match[3].isdigit() and int(match[3]) < offset + length:
+            raise Corrupt(
+                f"{party.url}: {name} ends at byte {match[3]}, before its {offset + length}"
+            )
+        raise Passing(f"{party.url} sent {content_range!r} of {name}, not what was asked for")
+
+
+@contextlib.contextmanager
+def only_ours(party: Party) -> Iterator[None]:
+    """Nothing but `ArtcacheError` leaves a store."""
+    try:
+        yield
+    except ArtcacheError:
+        raise
+    except Exception as error:
+        raise StoreUnavailable(
+            f"{party.url}: {type(error).__name__}: {error}",
+            hint="this is not expected: please report it with --debug",
+        ) from error

@@ -1,0 +1,318 @@
+"""A bucket as a store: names, limits, retries and checks; `gcs` and `s3` speak the protocols.
+
+Requests run on fsspec's event-loop thread and may be made from any thread. The
+calling thread watches its own request: when too few bytes move for too long, it
+is cancelled and made anew. Nothing is ever listed from a cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
+
+from ..errors import LocalDisk, ObjectExists, ObjectNotFound, StoreDenied, StoreUnavailable
+from ..store import Content, StoredObject, StoreTraits, checked_name
+from .faults import Limits, Moved, Party, Passing, no_bucket, only_ours, persist
+
+_Result = TypeVar("_Result")
+_PIECE = 256 << 10
+NEW = ""
+"""The version of an object that is not there."""
+
+
+class Read(NamedTuple):
+    data: bytes
+    version: str
+
+
+class Body:
+    """What is uploaded, readable again for each attempt. Its MD5 is for the server's own check:
+    the one digest that both protocols verify before an object appears."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        hasher = hashlib.md5(usedforsecurity=False)
+        try:
+            with self.open() as file:
+                self.size = 0
+                while piece := file.read(1 << 20):
+                    hasher.update(piece)
+                    self.size += len(piece)
+        except OSError as error:
+            raise LocalDisk(f"{content!s} cannot be read: {error.strerror}") from error
+        self.md5 = hasher.digest()
+
+    def open(self) -> BinaryIO:
+        import io
+
+        content = self._content
+        return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+
+    async def pieces(self, moved: Moved) -> AsyncIterator[bytes]:
+        """Each is asked for when the one before it is on its way."""
+        with self.open() as file:
+            while piece := file.read(_PIECE):
+                yield piece
+                moved(len(piece))
+
+
+class Bucket(Protocol):
+    """One protocol's verbs for one bucket. All but `prepare` run on the event loop, make one
+    attempt, and raise our errors only: `Passing` for what may be tried again."""
+
+    name: str
+    make: str
+    """The command that makes such a bucket, for a hint."""
+
+    @property
+    def party(self) -> Party: ...
+
+    def prepare(self, party_url: str) -> asyncio.AbstractEventLoop:
+        """Credentials and connection, on the calling thread, before each attempt."""
+        ...
+
+    async def read(
+        self, key: str, moved: Moved, *, limit: int = 0, span: tuple[int, int] | None = None
+    ) -> Read:
+        """The whole object, or `span` (offset, length) of it."""
+        ...
+
+    async def size(self, key: str) -> int: ...
+
+    async def put(self, key: str, body: Body, moved: Moved, *, over: str) -> str:
+        """Store it if its present version is `over`; returns the new version."""
+        ...
+
+    async def same(self, key: str, body: Body) -> bool:
+        """Whether the object there has the body's bytes, by its digest."""
+        ...
+
+    async def page(self, prefix: str, token: str) -> tuple[list[StoredObject], str]:
+        """Some objects below a prefix, and the token for the next page, or ''."""
+        ...
+
+    async def delete(self, key: str) -> None: ...
+
+    async def copy(self, key: str, to: str) -> None: ...
+
+
+class RemoteStore:
+    def __init__(
+        self, url: str, bucket: Bucket, prefix: str = "", *, limits: Limits | None = None
+    ) -> None:
+        """Args:
+        prefix: The folder in the bucket, without slashes around it.
+        """
+        self._url = url
+        self._bucket = bucket
+        self._prefix = f"{checked_name(prefix)}/" if prefix else ""
+        self._limits = limits or Limits()
+        self._bucket_is_there = False
+        self._preparing = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def traits(self) -> StoreTraits:
+        return StoreTraits(exclusive_create=True, durable_on_return=True)
+
+    @property
+    def identity(self) -> str:
+        """The credential in words. Finds it out, if need be."""
+        with only_ours(self._bucket.party):
+            self._prepared()
+            return self._bucket.party.identity
+
+    def get(self, name: str, *, limit: int) -> bytes:
+        return self.get_versioned(name, limit=limit)[0]
+
+    def get_versioned(self, name: str, *, limit: int) -> tuple[bytes, str]:
+        """The object and its version, for `swap`."""
+        key = self._key(name)
+        return self._find(name, lambda moved: self._bucket.read(key, moved, limit=limit))
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        key, span = self._key(name), (offset, length)
+        return self._find(name, lambda moved: self._bucket.read(key, moved, span=span)).data
+
+    def size(self, name: str) -> int:
+        key = self._key(name)
+        return self._find(name, lambda moved: self._bucket.size(key))
+
+    def create(self, name: str, content: Content) -> None:
+        self.swap(name, content, NEW)
+
+    def swap(self, name: str, content: Content, over: str) -> str:
+        """Replace the object if its version is still `over` (`NEW`: if there is none).
+
+        Returns:
+            The new version.
+
+        Raises:
+            ObjectExists: it is another one by now.
+        """
+        key = self._key(name)
+        if over == NEW and isinstance(content, Path) and self._is_there(name):
+            raise ObjectExists(f"{self._url}: {name} exists")  # don't upload it for nothing
+        body = Body(content)
+
+        def attempt(number: int) -> str:
+            try:
+                return self._once(lambda moved: self._bucket.put(key, body, moved, over=over))
+            except ObjectNotFound:
+                if over == NEW:
+                    raise no_bucket(
+                        self._bucket.party, self._bucket.name, self._bucket.make
+                    ) from None
+                raise ObjectExists(f"{self._url}: {name} is gone") from None
+            except ObjectExists:
+                # The answer to an earlier attempt may have been lost: then this one is ours.
+                if number > 1 and self._once(lambda moved: self._bucket.same(key, body)):
+                    return self._once(
+                        lambda moved: self._bucket.read(key, moved, limit=body.size)
+                    ).version if over != NEW or body.size <= 1 << 20 else ""
+                raise ObjectExists(f"{self._url}: {name} exists") from None
+
+        with only_ours(self._bucket.party):
+            return persist(self._limits, attempt, patience=float("inf"))
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        top = f"{self._key(prefix)}/"
+        token, more = "", True
+        while more:
+            found, token = self._list_page(top, token)
+            for entry in found:
+                yield entry._replace(name=entry.name[len(self._prefix) :])
+            more = bool(token)
+
+    def delete(self, name: str) -> None:
+        key = self._key(name)
+        try:
+            self._persistently(lambda moved: self._bucket.delete(key), writing=True)
+        except ObjectNotFound:
+            return
+
+    def quarantine(self, name: str) -> str:
+        key = self._key(name)
+        aside = f"v1/quarantine/{name.replace('/', '.')}.{int(time.time())}.{secrets.token_hex(3)}"
+        self._find(name, lambda moved: self._bucket.copy(key, self._prefix + aside))
+        self.delete(name)
+        return f"{self._url.rstrip('/')}/{aside}"
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _key(self, name: str) -> str:
+        return self._prefix + checked_name(name)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.size(name)
+        except ObjectNotFound:
+            return False
+        except StoreDenied:
+            return False  # allowed to write and not to read: the upload will tell
+        return True
+
+    def _list_page(self, top: str, token: str) -> tuple[list[StoredObject], str]:
+        try:
+            found = self._persistently(lambda moved: self._bucket.page(top, token))
+        except ObjectNotFound:
+            raise no_bucket(self._bucket.party, self._bucket.name, self._bucket.make) from None
+        return found
+
+    def _find(self, name: str, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
+        """Do something with an object that may not be there.
+
+        Raises:
+            ObjectNotFound: it is not; but a bucket that is not there is `StoreUnavailable`.
+        """
+        try:
+            return self._persistently(work)
+        except ObjectNotFound:
+            if not self._bucket_is_there:
+                # Both are a 404. Whoever may not list the bucket is not told either.
+                try:
+                    self._list_page(self._prefix, "")
+                except StoreDenied:
+                    self._bucket_is_there = True
+            raise ObjectNotFound(f"{self._url} has no {name}") from None
+
+    def _persistently(
+        self, work: Callable[[Moved], Coroutine[Any, Any, _Result]], *, writing: bool = False
+    ) -> _Result:
+        with only_ours(self._bucket.party):
+            return persist(self._limits, lambda number: self._once(work))
+
+    def _once(self, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
+        """One attempt, watched from this thread."""
+        loop = self._prepared()
+        moved = Moved()
+        future = asyncio.run_coroutine_threadsafe(work(moved), loop)
+        try:
+            while True:
+                try:
+                    result = future.result(self._limits.stall + 0.5)
+                except concurrent.futures.TimeoutError:
+                    if future.done() or moved.enough(self._limits):
+                        continue
+                    raise Passing(
+                        f"{self._url} does not answer (nothing for {self._limits.stall:g} s)"
+                    ) from None
+                self._bucket_is_there = True
+                return result
+        except concurrent.futures.CancelledError:
+            raise Passing(f"{self._url}: the request was cancelled") from None
+        finally:
+            future.cancel()
+
+    def _prepared(self) -> asyncio.AbstractEventLoop:
+        with self._preparing:
+            return self._bucket.prepare(self._url)
+
+
+def split(scheme: str, rest: str, url: str) -> tuple[str, str]:
+    """Bucket and prefix of `bucket/a/prefix`.
+
+    Raises:
+        UsageError: no bucket, or a name that none can have.
+    """
+    import re
+
+    from ..errors import UsageError
+
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.strip("/")
+    hint = f"write it like {scheme}://my-bucket/artcache"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
+        raise UsageError(f"{url!r}: {bucket!r} is no name of a bucket", hint=hint)
+    if prefix:
+        try:
+            checked_name(prefix)
+        except UsageError:
+            raise UsageError(f"{url!r}: {prefix!r} is no folder's name", hint=hint) from None
+    return bucket, prefix
+
+
+def unavailable(party: Party, error: BaseException) -> StoreUnavailable:
+    """A connection's own fault, which may pass; a certificate's, which will not."""
+    import ssl
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError):
+            return StoreUnavailable(
+                f"{party.url}: the secure connection failed: {error}",
+                hint="check this machine's clock and certificates (SSL_CERT_FILE), or a proxy",
+            )
+        seen = seen.__cause__ or seen.__context__
+    words = str(error) or type(error).__name__
+    return Passing(f"{party.url} does not answer: {words}")
