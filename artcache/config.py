@@ -5,7 +5,6 @@ The nearer wins, and every setting knows its origin. For the faces only.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping
@@ -136,6 +135,8 @@ def _store(row: Any, path: str) -> StoreSpec:
 def _check_names(path: str, prefix: str, body: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in body:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, n=1)
             raise BadConfig(
                 f"{path}: there is no setting {prefix}{name}",

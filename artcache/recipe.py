@@ -150,6 +150,8 @@ class Recipe:
         """Raises `UsageError` for an option that this recipe does not have."""
         for name in request.options:
             if name not in self.options:
+                import difflib
+
                 near = difflib.get_close_matches(name.upper(), self.options, n=3, cutoff=0.5)
                 raise UsageError(
                     f"the recipe {self.name} has no option {name!r}",
@@ -221,6 +223,8 @@ def find(name: str, *, memo: Path | None = None) -> Recipe:
     """
     targets = _entry_points(memo)
     if name not in targets:
+        import difflib
+
         near = difflib.get_close_matches(name, targets, n=3, cutoff=0.5)
         raise UnknownRecipe(
             f"no recipe is called {name!r}",

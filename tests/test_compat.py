@@ -53,7 +53,7 @@ NEW = HostFacts(driver="999.1", driver_cuda=CudaVersion(99, 0), gpus=(Gpu("T4", 
 def test_code_and_gpu(targets, device, expected):
     artifact = ArtifactFacts(needs_of(targets), cuda="12.8", platform="linux-x86_64")
 
-    found = verdict(artifact, replace(NEW, gpus=(gpu(device),)))
+    found = verdict(artifact, NEW._replace(gpus=(gpu(device),)))
 
     assert found.outcome == expected, found.reasons
     assert device in found.reasons[0]
@@ -68,7 +68,7 @@ def test_code_and_gpu(targets, device, expected):
     ],
 )
 def test_toolkit_and_driver(code, cuda, driver, expected):
-    host = replace(NEW, driver=driver, driver_cuda=CudaVersion.parse(DRIVER_CUDA[driver]))
+    host = NEW._replace(driver=driver, driver_cuda=CudaVersion.parse(DRIVER_CUDA[driver]))
 
     found = verdict(ArtifactFacts(needs_of(code), cuda=cuda), host)
 
@@ -96,7 +96,7 @@ FAT = ArtifactFacts(needs_of("sm_75+compute_75"), cuda="12.8")
 
 
 def test_it_has_to_run_on_every_gpu_and_the_one_that_it_does_not_run_on_is_named():
-    host = replace(NEW, gpus=(Gpu("Tesla T4", 75), Gpu("Tesla P100", 60)))
+    host = NEW._replace(gpus=(Gpu("Tesla T4", 75), Gpu("Tesla P100", 60)))
 
     found = verdict(ArtifactFacts(needs_of("sm_75"), cuda="12.8"), host)
 
@@ -106,7 +106,7 @@ def test_it_has_to_run_on_every_gpu_and_the_one_that_it_does_not_run_on_is_named
 
 
 def test_one_gpu_that_needs_a_jit_makes_the_whole_a_jit_and_each_gpu_has_its_reason():
-    host = replace(NEW, gpus=(Gpu("Tesla T4", 75), Gpu("L4", 89), Gpu("L4", 89)))
+    host = NEW._replace(gpus=(Gpu("Tesla T4", 75), Gpu("L4", 89), Gpu("L4", 89)))
 
     found = verdict(FAT, host)
 
@@ -127,12 +127,12 @@ def test_without_a_gpu_a_cpu_artifact_runs():
 def test_artcache_arch_speaks_for_a_gpu_that_is_not_here():
     host = HostFacts(arch_override=(GpuArch(75), GpuArch(75, ptx=True)))
     assert verdict(FAT, host).outcome == RUNS
-    assert verdict(FAT, replace(host, arch_override=(GpuArch(80),))).outcome == AFTER_JIT
-    assert verdict(FAT, replace(host, arch_override=(GpuArch(70),))).outcome == NO
+    assert verdict(FAT, host._replace(arch_override=(GpuArch(80),))).outcome == AFTER_JIT
+    assert verdict(FAT, host._replace(arch_override=(GpuArch(70),))).outcome == NO
 
 
 def test_artcache_arch_wins_over_the_gpus_that_are_here():
-    host = replace(NEW, arch_override=(GpuArch(60),))
+    host = NEW._replace(arch_override=(GpuArch(60),))
     assert verdict(FAT, host).outcome == NO
 
 
@@ -143,27 +143,27 @@ def test_gpu_code_counts_even_if_the_key_says_cpu():
 def test_an_artifact_that_only_calls_the_cuda_libraries_runs_on_any_gpu():
     artifact = ArtifactFacts(Needs(driver="525.60.13"), cuda="12.8")
     assert verdict(artifact, NEW).outcome == RUNS
-    assert verdict(artifact, replace(NEW, driver="470.57.02", driver_cuda=None)).outcome == NO
+    assert verdict(artifact, NEW._replace(driver="470.57.02", driver_cuda=None)).outcome == NO
 
 
 # -- drivers ------------------------------------------------------------------------------
 
 
 def test_what_the_binary_says_of_its_driver_goes_before_the_key():
-    host = replace(NEW, driver="470.57.02", driver_cuda=CudaVersion(11, 4))
+    host = NEW._replace(driver="470.57.02", driver_cuda=CudaVersion(11, 4))
     needs = replace(needs_of("sm_75"), driver="450.80.02")
     assert verdict(ArtifactFacts(needs, cuda="12.8"), host).outcome == RUNS
 
 
 def test_a_forward_compatibility_package_makes_an_old_driver_do():
     """[FWD] cuda-compat brings libcuda of 12.x to a 470 driver; NVML then says 12.x."""
-    host = replace(NEW, driver="470.57.02", driver_cuda=CudaVersion(12, 2))
+    host = NEW._replace(driver="470.57.02", driver_cuda=CudaVersion(12, 2))
     assert verdict(ArtifactFacts(needs_of("sm_75"), cuda="12.8"), host).outcome == RUNS
     assert verdict(ArtifactFacts(needs_of("compute_75"), cuda="12.8"), host).outcome == NO
 
 
 def test_a_driver_whose_version_is_unknown_proves_nothing():
-    found = verdict(FAT, replace(NEW, driver=None, driver_cuda=None))
+    found = verdict(FAT, NEW._replace(driver=None, driver_cuda=None))
     assert found.outcome == NO
     assert "driver" in found.reasons[0]
 
@@ -234,7 +234,7 @@ def test_shared_libraries_are_judged_if_somebody_looked():
 
 def test_every_obstacle_is_named_at_once():
     needs = replace(needs_of("sm_90"), glibc="2.38", machine="aarch64", sonames=("libx.so.1",))
-    host = replace(NEW, driver="470.57.02", driver_cuda=CudaVersion(11, 4))
+    host = NEW._replace(driver="470.57.02", driver_cuda=CudaVersion(11, 4))
 
     found = verdict(ArtifactFacts(needs, cuda="13.0"), host, libraries=())
 

@@ -6,7 +6,6 @@ text, a hint and an exit code, once.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib import import_module
 
@@ -52,6 +51,8 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(args[0], _COMMANDS, n=3, cutoff=0.5)
             message = f"there is no command {args[0]!r}"
             if near:

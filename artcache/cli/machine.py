@@ -55,13 +55,15 @@ def _lines(report: HostReport) -> list[tuple[str, list[str]]]:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, versions and architectures as JSON: objects, lists and strings."""
+    """Records, versions and architectures as JSON: objects, lists and strings."""
     from dataclasses import fields, is_dataclass
 
     from artcache.toolchain import CudaVersion, GpuArch
 
     if isinstance(value, CudaVersion | GpuArch):
         return str(value)
+    if hasattr(value, "_asdict"):
+        return {name: _plain(member) for name, member in value._asdict().items()}
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -11,7 +11,6 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,7 @@ def add(facts: HostFacts, root: Path) -> HostFacts:
     answer = dict(answer)  # A thread that is still at it must not change it any more.
     gpus = answer.get("gpus") or _tegra(root)
     note = (problem,) if problem and not gpus else ()
-    return replace(
-        facts,
+    return facts._replace(
         gpus=tuple(gpus),
         driver=answer.get("driver") or _driver_by_file(root),
         driver_cuda=answer.get("driver_cuda"),

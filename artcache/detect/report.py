@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..toolchain import HostFacts
@@ -40,7 +40,7 @@ _FLAGS = frozenset("sse4_2 avx avx2 avx512f sha_ni fma asimd sve sha2".split())
 def report(root: Path, environ: Mapping[str, str]) -> HostReport:
     cpu, flags = _cpu(root)
     return HostReport(
-        facts=replace(host(root, environ), glibcxx=glibcxx(root)),
+        facts=host(root, environ)._replace(glibcxx=glibcxx(root)),
         system=_system(root),
         kernel=os.uname().release,
         cpu=cpu,
