@@ -120,4 +120,6 @@ def _tier(store: str | os.PathLike[str] | StoreSpec | Store) -> cache.Tier:
 
         return open_store(url)
 
-    return cache.Tier(opened, url=url, reads=store.reads, writes=store.writes)
+    tier = cache.Tier(opened, url=url, reads=store.reads, writes=store.writes)
+    tier.public = store.public
+    return tier

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,39 +56,64 @@ def build_variant(
         stack.enter_context(cache.home.lock(variant.key, waiting=cache.waiting))
         if reuse and (entry := cache.from_home(variant.key)):
             return Built(Fetched(entry, origin="home", seconds=time.perf_counter() - start))
-        staging = stack.enter_context(cache.home.staging())
-        stack.enter_context(disk_errors(cache.home.root, doing="build"))
-        job = _Job(cache, recipe, variant, staging)
-        job.run()
-        return job.finish(start, cache.writers() if publish else [])
+        job = _Job(cache, recipe, variant, stack)
+        _run([job], recipe.build_group)
+        writers = [tier for tier in cache.writers() if publish and job.may_publish(tier)]
+        return job.finish(start, writers)
+
+
+def build_group(cache: Cache, recipe: Recipe, variants: Sequence[Variant]) -> list[Built]:
+    """Build variants that differ in their architectures only, with one compilation if it can be.
+
+    Raises:
+        BuildFailed: of one of them; none was published.
+    """
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        for variant in sorted(variants, key=lambda one: one.key.hash):  # one order: no deadlock
+            stack.enter_context(cache.home.lock(variant.key, waiting=cache.waiting))
+        jobs = [_Job(cache, recipe, variant, stack) for variant in variants]
+        _run(jobs, recipe.build_group)
+        return [job.finish(start, cache.writers()) for job in jobs]
+
+
+def _run(jobs: Sequence[_Job], build: Callable[[Sequence[BuildContext]], object]) -> None:
+    """Build and smoke-test into each job's tree; what goes wrong stands in every log."""
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        for job in jobs:
+            stack.enter_context(job.logged())
+        observer = jobs[0].observer
+        observer.phase("build", ", ".join(f"{job.key.recipe} {job.key.hash[:12]}" for job in jobs))
+        build([job.context() for job in jobs])
+        for job in jobs:
+            job.smoke()
+    for job in jobs:
+        job.provenance["milliseconds"] = round((time.perf_counter() - start) * 1000 / len(jobs))
 
 
 class _Job:
-    """The steps of one build, in a staging folder."""
+    """The steps of one artifact's build, in a staging folder."""
 
-    def __init__(self, cache: Cache, recipe: Recipe, variant: Variant, staging: Path) -> None:
+    def __init__(self, cache: Cache, recipe: Recipe, variant: Variant, stack: ExitStack) -> None:
         self.cache, self.recipe, self.variant = cache, recipe, variant
         self.key = variant.key
         self.observer = cache.observer
-        self.staging = staging
-        self.entry_folder = staging / "entry"
+        self.staging = stack.enter_context(cache.home.staging())
+        stack.enter_context(disk_errors(cache.home.root, doing="build"))
+        self.entry_folder = self.staging / "entry"
         self.tree = self.entry_folder / "tree"
+        self.tree.mkdir(parents=True)
         self.log = cache.home.new_log(self.key)
         self.provenance: dict[str, Any] = {}
 
-    def run(self) -> None:
-        """Build and smoke-test into `self.tree`; one log of all of it."""
-        self.tree.mkdir(parents=True)
-        downloads = self.cache.home.folder("downloads")
-        downloads.mkdir(parents=True, exist_ok=True)
-        if self.variant.note:
-            self.observer.note(self.variant.note)
-        start = time.perf_counter()
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """The job's log, open; an error inside is written into it."""
         with self.log.open("wb", buffering=0) as log:
-            runner = Runner(log=log, log_path=str(self.log), on_line=self.observer.line)
+            self.runner = Runner(log=log, log_path=str(self.log), on_line=self.observer.line)
             try:
-                self._build(runner, downloads)
-                self._smoke(runner)
+                yield
             except ArtcacheError as error:
                 log.write(f"artcache: {error}\n".encode())
                 raise
@@ -98,28 +123,29 @@ class _Job:
                     f"the recipe {self.recipe.name} failed with {type(error).__name__}: {error}",
                     hint=f"the whole log: {self.log}; --debug shows where",
                 ) from error
-        self.provenance["milliseconds"] = round((time.perf_counter() - start) * 1000)
 
-    def _build(self, runner: Runner, downloads: Path) -> None:
-        self.observer.phase("build", f"{self.key.recipe} {self.key.hash[:12]}")
-        self.recipe.build(
-            BuildContext(
-                key=self.key,
-                plan=self.variant.plan,
-                host=self.cache.host,
-                scratch=self._scratch("build"),
-                tree=self.tree,
-                downloads=downloads,
-                jobs=len(os.sched_getaffinity(0)),
-                runner=runner,
-                phase=self.observer.phase,
-                say=self.observer.note,
-                fetch=lambda recipe, request: self.cache.fetch(recipe, request).path,
-                provenance=self.provenance,
-            )
+    def context(self) -> BuildContext:
+        downloads = self.cache.home.folder("downloads")
+        downloads.mkdir(parents=True, exist_ok=True)
+        if self.variant.note:
+            self.observer.note(self.variant.note)
+        return BuildContext(
+            key=self.key,
+            plan=self.variant.plan,
+            host=self.cache.host,
+            scratch=self._scratch("build"),
+            tree=self.tree,
+            downloads=downloads,
+            jobs=len(os.sched_getaffinity(0)),
+            runner=self.runner,
+            phase=self.observer.phase,
+            say=self.observer.note,
+            fetch=lambda recipe, request: self.cache.fetch(recipe, request).path,
+            provenance=self.provenance,
         )
 
-    def _smoke(self, runner: Runner) -> None:
+    def smoke(self) -> None:
+        """Look at what the build left, and run it a little. Raises `BuildFailed`."""
         self.observer.phase("smoke test", self.key.recipe)
         self.found = scan(self.tree)
         if not self.found.files and not self.found.links:
@@ -135,7 +161,7 @@ class _Job:
                 host=self.cache.host,
                 tree=self.tree,
                 scratch=self._scratch("smoke"),
-                runner=runner,
+                runner=self.runner,
             )
         )
         if scan(self.tree) != self.found:
@@ -212,6 +238,17 @@ class _Job:
         needs = binary.scan_tree(self.tree, [file.path for file in files])
         _prove(self.key, needs)
         return Manifest(self.key, files, found.links, found.dirs, (), (), needs, provenance)
+
+    def may_publish(self, tier: Tier) -> bool:
+        """Warns if not: the store is public, and the artifact must not be redistributed."""
+        allowed = self.recipe.redistributable or not tier.public
+        if not allowed:
+            name, why = self.recipe.name, self.recipe.licence or "its licence"
+            self.observer.warn(
+                f"publishing {name} to {tier.url} is refused: that store is public, and {why}"
+                f" does not allow {name} to be redistributed; a private store may have it"
+            )
+        return allowed
 
     def _publish(self, tier: Tier, manifest: Manifest, pack_file: Path) -> Published | None:
         """A publish that fails is one warning: the build was good."""

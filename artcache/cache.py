@@ -24,14 +24,14 @@ from .errors import (
 from .events import Observer
 from .home import Entry, Home
 from .recipe import Recipe, Request, Variant
+from .tier import Tier as Tier
 
 if TYPE_CHECKING:
     from .builder import Built
     from .key import Key
     from .match import Match
     from .process import Runner
-    from .repository import Found, Repository
-    from .store import Store
+    from .repository import Found
     from .toolchain import HostFacts
 
 BuildPolicy = Literal["missing", "never", "always"]
@@ -70,35 +70,6 @@ class Fetched:
 
     def __repr__(self) -> str:
         return f"Fetched({self.key.recipe} {self.key.hash[:12]} from {self.origin}: {self.path})"
-
-
-class Tier:
-    """One configured store: how to open it, and whether it answered so far."""
-
-    def __init__(
-        self,
-        store: Store | Callable[[], Store],
-        *,
-        url: str = "",
-        reads: bool = True,
-        writes: bool = True,
-    ) -> None:
-        self._store = store
-        self.url = url or getattr(store, "url", "")
-        self.reads, self.writes = reads, writes
-        self.down = False
-        """It did not answer, and is left alone for the rest of this run."""
-        self._repository: Repository | None = None
-
-    @property
-    def repository(self) -> Repository:
-        """Raises `StoreUnavailable`, or `UsageError` for a URL that nobody understands."""
-        if self._repository is None:
-            from .repository import Repository
-
-            store = self._store() if callable(self._store) else self._store
-            self._repository = Repository(store)
-        return self._repository
 
 
 class Cache:
@@ -143,7 +114,7 @@ class Cache:
         """What could serve the request, best first. Raises `UsageError`."""
         chosen, request = self.recipe(recipe), request or Request()
         chosen.check_options(request)
-        return list(chosen.variants(self.host, request, _runner()))
+        return list(chosen.variants(self.host, request, cast("Runner", _LateRunner())))
 
     # -- fetch ----------------------------------------------------------------------------
 
@@ -174,8 +145,13 @@ class Cache:
         variants = self.variants(recipe, request)
         if build == "always":
             return self.build(recipe, request).fetched
+        if variants[0].present:
+            from .present import named
+
+            return named(self, variants[0])
         newer: list[NewerFormat | OverLimit] = []
         loose = match != "exact" and not (request and (request.archs or request.cuda))
+        loose = loose and not variants[0].exact
         served = self._exact(variants, newer, loose=loose, verify=verify)
         if not served and loose:
             served = self._compatible(variants, match)
@@ -322,6 +298,16 @@ class Cache:
             self.recipe(recipe), self.variants(recipe, request), reuse=False, publish=publish
         )
 
+    def build_all(self, recipe: str | Recipe, requests: Sequence[Request]) -> list[Built]:
+        """Build for several architectures; the recipe may compile once for all of them."""
+        from .builder import build_group
+
+        if len(requests) > 1:
+            best = [self.variants(recipe, request)[0] for request in requests]
+            with contextlib.suppress(SourceUnavailable):
+                return build_group(self, self.recipe(recipe), best)
+        return [self.build(recipe, request) for request in requests]
+
     def rebuild(self, recipe: str | Recipe, request: Request | None = None) -> Built:
         """Build a cached artifact once more and compare: is it reproducible? Publishes nothing."""
         key = self.fetch(recipe, request, match="exact").key
@@ -391,7 +377,3 @@ class _LateRunner:
         from .process import Runner
 
         return getattr(Runner(), name)
-
-
-def _runner() -> Runner:
-    return cast("Runner", _LateRunner())

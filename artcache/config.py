@@ -16,7 +16,7 @@ from .store import StoreSpec
 
 PROJECT_FILE = "artcache.toml"
 _KEYS = ("dir", "stores")
-_STORE_KEYS = ("url", "mode")
+_STORE_KEYS = ("url", "mode", "public")
 
 
 class Config(NamedTuple):
@@ -65,12 +65,11 @@ def files(environ: Mapping[str, str], cwd: str | None = None) -> list[str]:
     A project file that somebody else owns is left out: anyone may put one into
     a shared folder such as /tmp, and it decides where programs come from.
     """
-    base = environ.get("XDG_CONFIG_HOME") or _expand("~/.config", environ)
-    found = [f"{base}/artcache/config.toml"]
-    folder = cwd or os.getcwd()
+    found = [f"{_base('XDG_CONFIG_HOME', '~/.config', environ)}/artcache/config.toml"]
+    folder = (cwd or _cwd()).rstrip("/") + "/"
     while folder:
-        found.append(f"{folder.rstrip('/')}/{PROJECT_FILE}")
         folder = folder.rpartition("/")[0]
+        found.append(f"{folder}/{PROJECT_FILE}")
     first = next((path for path in found[1:] if _ours(path)), None)
     return [path for path in (found[0], first) if path and _ours(path)]
 
@@ -82,10 +81,21 @@ def _ours(path: str) -> bool:
         return False
 
 
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # somebody removed it
+        return ""
+
+
 def _default_home(environ: Mapping[str, str]) -> Path:
-    base = environ.get("XDG_CACHE_HOME") or ""
-    # The XDG specification: a relative path is invalid and to be ignored.
-    return Path(base if base.startswith("/") else _expand("~/.cache", environ), "artcache")
+    return Path(_base("XDG_CACHE_HOME", "~/.cache", environ), "artcache")
+
+
+def _base(name: str, default: str, environ: Mapping[str, str]) -> str:
+    """The XDG specification: a relative path is invalid and to be ignored."""
+    given = environ.get(name) or ""
+    return given if given.startswith("/") else _expand(default, environ)
 
 
 def _expand(path: str, environ: Mapping[str, str]) -> str:
@@ -124,12 +134,15 @@ def _store(row: Any, path: str) -> StoreSpec:
     mode = row.get("mode", "readwrite")
     if mode not in ("read", "write", "readwrite"):
         raise BadConfig(f"{path}: stores.mode is {mode!r}: read, write or readwrite")
+    public = row.get("public", False)
+    if not isinstance(public, bool):
+        raise BadConfig(f"{path}: stores.public is {public!r}: true or false")
     try:
         spec = StoreSpec.parse(row["url"])
     except UsageError as error:
         raise BadConfig(f"{path}: {error}") from None
     url = spec.url if "://" in spec.url else _resolved(spec.url, path)
-    return StoreSpec(url, mode if "mode" in row else spec.mode)
+    return StoreSpec(url, mode if "mode" in row else spec.mode, public or spec.public)
 
 
 def _check_names(path: str, prefix: str, body: Mapping[str, Any], known: tuple[str, ...]) -> None:

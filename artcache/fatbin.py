@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from .errors import Corrupt
@@ -78,6 +79,43 @@ def read(image: Image, start: int, end: int, into: Targets) -> None:
             raise Corrupt(f"a fat binary at {position} is cut off: {after - end} bytes short")
         _read_entries(image, first, after, budget, into)
         position = max(after, position + _CONTAINER.size)
+
+
+def select(blob: bytes, targets: Collection[str]) -> bytes:
+    """One fat binary with only the parts for `targets` (`sm_75`, `compute_90`).
+
+    To the byte what nvcc writes when it is asked for these alone.
+
+    Args:
+        blob: A section that holds exactly one container, as in an object file.
+
+    Raises:
+        Corrupt: it does not, or a target is not in it.
+    """
+    if len(blob) < _CONTAINER.size:
+        raise Corrupt("no fat binary")
+    magic, version, header, size = _CONTAINER.unpack_from(blob)
+    if blob[:4] != _MAGIC or version != 1 or header + size != len(blob):
+        raise Corrupt("not exactly one fat binary")
+    kept, found, position = b"", set(), header
+    while position < len(blob):
+        if position + _ENTRY.size > len(blob):
+            raise Corrupt(f"a part of a fat binary at {position} is cut off")
+        fields = _ENTRY.unpack_from(blob, position)
+        kind, after = fields[0], position + fields[2] + fields[3]
+        if fields[2] < _ENTRY.size or after > len(blob):
+            raise Corrupt(f"a part of a fat binary at {position} is larger than the whole")
+        arch = f"{_number(fields[8], position)}{_suffix(fields[11])}"
+        name = f"sm_{arch}" if kind == _CUBIN else f"compute_{arch}"
+        if name in targets:
+            kept += blob[position:after]
+            found.add(name)
+        position = after
+    if missing := sorted(set(targets) - found):
+        raise Corrupt(f"the fat binary has no {', '.join(missing)}")
+    return (
+        _CONTAINER.pack(magic, version, header, len(kept)) + blob[_CONTAINER.size : header] + kept
+    )
 
 
 @dataclass(slots=True)

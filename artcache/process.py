@@ -99,21 +99,21 @@ class Runner:
         self._write(f"$ {' '.join(words)}\n".encode())
         process = self._start(words, cwd, env)
         output: list[bytes] = []
-        readers = [
+        pipes = [
             threading.Thread(target=self._drain, args=(process.stdout, tail, output), daemon=True),
             threading.Thread(target=self._drain, args=(process.stderr, tail, None), daemon=True),
+            threading.Thread(target=self._feed, args=(process.stdin, stdin), daemon=True),
         ]
-        for reader in readers:
-            reader.start()
+        for pipe in pipes:
+            pipe.start()
         try:
-            self._feed(process, stdin)
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise self._failed(words, f"did not end within {timeout:g} s", tail) from None
         finally:
             _kill_group(process)
-            for reader in readers:
-                reader.join(timeout=5)
+            for pipe in pipes:
+                pipe.join(timeout=5)
         if check and process.returncode != 0:
             raise self._failed(words, f"ended with exit code {process.returncode}", tail)
         return b"".join(output).decode(errors="replace")
@@ -140,25 +140,28 @@ class Runner:
         except OSError as error:
             raise CommandFailed(f"`{words[0]}` could not be started: {error.strerror}") from error
 
-    def _feed(self, process: subprocess.Popen[bytes], text: str) -> None:
-        assert process.stdin
+    def _feed(self, stream: IO[bytes] | None, text: str) -> None:
+        assert stream
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(text.encode())
-            process.stdin.close()
+            stream.write(text.encode())
+            stream.close()
 
     def _drain(
         self, stream: IO[bytes] | None, tail: deque[str], output: list[bytes] | None
     ) -> None:
+        """Whatever happens to the log and to who watches: an undrained pipe stalls the process."""
         assert stream
         for line in stream:
-            self._write(line)
+            with contextlib.suppress(OSError, ValueError):  # the disk is full, the log closed
+                self._write(line)
             if output is not None:
                 output.append(line)
             text = line.decode(errors="replace").rstrip()
             if text:
                 tail.append(text)
                 if self._on_line:
-                    self._on_line(text)
+                    with contextlib.suppress(Exception):
+                        self._on_line(text)
 
     def _write(self, data: bytes) -> None:
         if self._log:

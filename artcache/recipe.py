@@ -57,6 +57,10 @@ class Variant(NamedTuple):
     """The recipe's own notes for `build`."""
     note: str = ""
     """One line for the user when this variant is taken (a fallback, a resolved branch)."""
+    present: str = ""
+    """A folder of this machine that has it already: it is named, nothing is made of it."""
+    exact: bool = False
+    """The user named this very one, so nothing else stands in for it."""
 
 
 class Supplier(NamedTuple):
@@ -116,6 +120,10 @@ class Recipe:
     """What `artcache run` starts, relative to the tree; empty: the file of the recipe's name."""
     options: Mapping[str, str] = {}
     """Names that `Request.options` may hold, each with its meaning."""
+    redistributable: bool = True
+    """False: its artifacts are never published to a store that is marked public."""
+    licence: str = ""
+    """What forbids it, for the message: `NVIDIA's licence of cuDNN`."""
 
     def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
         """What could serve this request, best first.
@@ -133,6 +141,15 @@ class Recipe:
     def build(self, context: BuildContext) -> None:
         """Fill `context.tree`. Raises `BuildFailed` or one of its kinds."""
         raise NotImplementedError
+
+    def build_group(self, contexts: Sequence[BuildContext]) -> None:
+        """Build several variants of one request that differ in their architectures only.
+
+        Worth overriding where one compilation can serve them all; each must get the
+        same bytes as from `build`.
+        """
+        for context in contexts:
+            self.build(context)
 
     def smoke(self, context: SmokeContext) -> None:
         """Run the result a little. Raises `SmokeFailed`."""
@@ -242,16 +259,18 @@ def installed(*, memo: Path | None = None) -> tuple[str, ...]:
 
 def _loaded(name: str, target: str) -> Recipe:
     import importlib
+    from operator import attrgetter
 
     module, _, attribute = target.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found: Any = attrgetter(attribute)(importlib.import_module(module))
+        found = found() if isinstance(found, type) else found
+    except Exception as error:  # whatever a stranger's module does when it is imported
         raise UsageError(
-            f"the recipe {name} is installed but does not load from {target}: {error}",
+            f"the recipe {name} is installed but does not load from {target}:"
+            f" {type(error).__name__}: {error}",
             hint="reinstall the package that offers it",
         ) from error
-    found = found() if isinstance(found, type) else found
     if not isinstance(found, Recipe) or found.name != name:
         raise UsageError(f"{target} is no recipe called {name}")
     return found
@@ -301,7 +320,8 @@ def _scanned(folder: str) -> dict[str, str]:
 
 def _remembered(memo: Path | None) -> dict[str, list[Any]]:
     try:
-        return dict(json.loads(memo.read_bytes())) if memo else {}
+        rows = dict(json.loads(memo.read_bytes())) if memo else {}
+        return {place: [modified, dict(found)] for place, (modified, found) in rows.items()}
     except (OSError, ValueError, TypeError):
         return {}
 

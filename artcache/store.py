@@ -30,6 +30,8 @@ class StoreTraits(NamedTuple):
     writable: bool = True
     shared_disk: bool = False
     """`local_path` gives a file that can be read in place."""
+    lists: bool = True
+    """False for plain https: `list` yields nothing, whatever is there."""
 
 
 class StoredObject(NamedTuple):
@@ -115,6 +117,8 @@ class StoreSpec(NamedTuple):
     url: str
     mode: str = "readwrite"
     """`read`, `write` or `readwrite`."""
+    public: bool = False
+    """Anyone may read it, so nothing goes there that must not be redistributed."""
 
     @property
     def reads(self) -> bool:
@@ -126,16 +130,18 @@ class StoreSpec(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> StoreSpec:
-        """Read `URL` or `read:URL`, `write:URL`, `readwrite:URL`.
+        """Read `URL` or `read:URL`, `write:URL`, `readwrite:URL`; `public:` before any of them.
 
         Raises:
             UsageError: no URL in it.
         """
-        mode, colon, rest = text.strip().partition(":")
+        word, rest = text.strip(), text.strip().removeprefix("public:").strip()
+        public = rest != word
+        mode, colon, url = rest.partition(":")
         if colon and mode in ("read", "write", "readwrite"):
-            spec = cls(rest.strip(), mode)
+            spec = cls(url.strip(), mode, public)
         else:
-            spec = cls(text.strip())
+            spec = cls(rest, public=public)
         if not spec.url:
             raise UsageError(
                 f"{text!r} names no store", hint="write it like /mnt/cache or read:/mnt/cache"

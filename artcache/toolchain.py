@@ -92,8 +92,6 @@ class GpuArch(NamedTuple):
 
 
 def _nearest_arch(capability: int) -> str:
-    import difflib
-
     near = sorted(KNOWN_CAPABILITIES, key=lambda known: (abs(known - capability), known))[:3]
     return "did you mean " + ", ".join(f"sm_{number}" for number in near) + "?"
 

@@ -152,7 +152,9 @@ def _remote_commit(url: str, flavour: Flavour, ref: str, runner: Runner) -> tupl
     if re.fullmatch(_PART_OF_COMMIT, word) and len(starting) == 1:
         (commit,) = starting
         return commit, f"{ref} is {commit}"
-    raise _no_such_ref(ref, canonical_url(url), [_short(name) for name in refs])
+    where = canonical_url(url)
+    shown = url if where == "local" else where  # the canonical one holds no token
+    raise _no_such_ref(ref, shown, [_short(name) for name in refs])
 
 
 def _short(name: str) -> str:

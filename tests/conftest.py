@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from servers import gcs_url, s3_url  # noqa: F401
 
 REAL_HOME = Path.home()
 DOWNLOADS = Path(os.environ.get("XDG_CACHE_HOME") or REAL_HOME / ".cache") / "artcache-tests"
 """What tests fetched once and use again; the only thing they keep outside their own folders."""
 
+_PERSONAL = ("ARTCACHE_", "AWS_", "GOOGLE_APPLICATION_", "CLOUDSDK_", "STORAGE_EMULATOR_")
 _GIT_CONFIG = "[user]\n\tname = Test\n\temail = test@example.org\n[init]\n\tdefaultBranch = main\n"
 
 
@@ -21,8 +23,9 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     work = home / "work"
     work.mkdir()
     (home / ".gitconfig").write_text(_GIT_CONFIG)
-    for name in [name for name in os.environ if name.startswith("ARTCACHE_")]:
+    for name in [name for name in os.environ if name.startswith(_PERSONAL)]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))

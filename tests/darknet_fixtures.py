@@ -123,6 +123,7 @@ def build(variant: Variant, folder: Path, host: HostFacts = CPU_HOST) -> BuildCo
             phase=lambda text: None,
             say=lambda text: None,
             fetch=_no_other_recipe,
+            provenance={},
         )
         recipe.build(context)
     return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import fcntl
 import json
@@ -10,12 +11,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from install_trees import Desk, in_child, needs_root, snapshot
+from install_trees import QUICK, Desk, in_child, needs_root, snapshot
 
 from artcache.errors import (
     Busy,
@@ -97,6 +97,13 @@ def test_a_folder_that_is_not_ours_to_write_is_a_local_disk_error(locked):
         shutil.rmtree(base)
 
 
+def test_a_folder_that_cannot_be_made_is_a_local_disk_error(desk, darknet):
+    desk.prefix = Path("/proc/artcache/x")
+    with pytest.raises(LocalDisk, match="cannot write to /proc/artcache/x"):
+        desk.install(darknet)
+    assert not desk.pending.exists()
+
+
 # -- one at a time, and Ctrl-C ------------------------------------------------------------
 
 
@@ -111,30 +118,26 @@ def test_a_prefix_at_which_another_process_works_is_busy(desk, darknet, monkeypa
     assert desk.install(darknet).how == {"unchanged": 5}
 
 
-def test_many_at_once_take_turns(desk):
-    trees = [
-        desk.tree(f"t{number}", {f"lib/{number}": b"%d" % number, "lib/common": b"common"})
-        for number in range(6)
-    ]
-    errors = []
+def test_many_at_once_take_turns():
+    """Also at making and removing the prefix itself."""
+    with tempfile.TemporaryDirectory(dir=QUICK) as base:
+        desk = Desk(Path(base))
+        trees = [
+            desk.tree(f"t{number}", {f"lib/{number}": b"x", "lib/common": b"common"})
+            for number in range(6)
+        ]
 
-    def work(number: int) -> None:
-        try:
-            for _ in range(5):
+        def work(number: int) -> None:
+            for _ in range(20):
                 desk.install(trees[number], owner=f"r{number}")
                 recover(desk.pending)
+                assert (desk.prefix / f"lib/{number}").exists()
                 desk.uninstall(f"r{number}")
-        except Exception as error:
-            errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert not desk.prefix.exists()
-    assert not desk.pending.exists()
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            list(pool.map(work, range(6)))
+        assert not desk.prefix.exists()
+        assert not desk.pending.exists()
 
 
 @pytest.mark.parametrize("when", ["stage", "commit"])

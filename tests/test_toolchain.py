@@ -18,7 +18,7 @@ from artcache.toolchain import (
 )
 
 ARCHS = st.builds(
-    GpuArch, st.sampled_from(KNOWN_CAPABILITIES), ptx=st.booleans()
+    GpuArch, st.sampled_from(KNOWN_CAPABILITIES), st.just(""), st.booleans()
 ) | st.builds(
     GpuArch,
     st.sampled_from([c for c in KNOWN_CAPABILITIES if c >= 100]),

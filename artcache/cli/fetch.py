@@ -74,19 +74,17 @@ def fetch_command(
 @click.option(
     "--force",
     is_flag=True,
-    help="Say that it is known to be cached. Nothing is replaced: what is there is compared.",
+    help="Build although it is cached, as always: what is there stays and is compared.",
 )
+@click.option("--fat", is_flag=True, help="One artifact for all of --arch.")
 @common
-def build_command(session: Session, recipe: str, request: Request, force: bool) -> None:
+def build_command(session: Session, recipe: str, request: Request, force: bool, fat: bool) -> None:
     """Build RECIPE, cached or not, and publish it. Several --arch make several artifacts."""
-    results = []
     with session.cache() as cache:
-        for one in per_architecture(request):
-            built = cache.build(recipe, one)
-            results.append(built)
-            cache.observer.done()
-            _tell_built(session.output, built, force)
-            session.output.text(built.fetched.entry.tree)
+        results = cache.build_all(recipe, [request] if fat else per_architecture(request))
+    for built in results:
+        _tell_built(session.output, built)
+        session.output.text(built.fetched.entry.tree)
     session.output.result([_built(built) for built in results])
 
 
@@ -150,6 +148,9 @@ def _install(
 ) -> dict[str, Any]:
     from artcache.install import Tree, TreeFile, TreeLink, install
     from artcache.supply import as_tree
+
+    if done.origin == "machine" and os.path.realpath(target) == os.path.realpath(done.path):
+        return {"to": os.path.abspath(target), "kept": [], "materialised": {}}
 
     manifest = done.entry.manifest()
     tree = Tree(
@@ -220,7 +221,7 @@ def _fetched(done: Fetched) -> dict[str, Any]:
     }
 
 
-def _tell_built(output: Output, built: Built, force: bool) -> None:
+def _tell_built(output: Output, built: Built) -> None:
     _tell_fetched(output, built.fetched)
     name = built.fetched.key.hash[:12]
     for where, paths in built.differing.items():

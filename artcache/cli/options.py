@@ -118,17 +118,24 @@ def asking(function: _F) -> _F:
         arch: str | None,
         cuda: str | None,
         cudnn: str | None,
+        toolchain: str | None,
         settings: tuple[str, ...],
         **rest: Any,
     ) -> Any:
-        return function(request=make_request(source, ref, arch, cuda, cudnn, settings), **rest)
+        request = make_request(source, ref, arch, cuda, cudnn, toolchain, settings)
+        return function(request=request, **rest)
 
     options = (
         click.option("--source", help="A source the recipe knows, URL, clone or tarball."),
         click.option("--ref", help="A commit, tag or branch of the source."),
         click.option("--arch", help="GPU architectures: sm_75,sm_80 or 7.5 or 9.0+PTX."),
         click.option("--cuda", help="The CUDA version, such as 12.8; none: a CPU build."),
-        click.option("--cudnn", help="The cuDNN major version; none: without it."),
+        click.option("--cudnn", help="The cuDNN version, such as 9; none: without it."),
+        click.option(
+            "--toolchain",
+            metavar="machine|wheels|DIR",
+            help="Where nvcc comes from: this machine, NVIDIA's wheels, or a folder.",
+        ),
         click.option(
             "-s",
             "--set",
@@ -152,6 +159,7 @@ def make_request(
     arch: str | None,
     cuda: str | None,
     cudnn: str | None,
+    toolchain: str | None,
     settings: Sequence[str],
 ) -> Request:
     """Raises `UsageError` for a word that cannot be read."""
@@ -170,6 +178,7 @@ def make_request(
         cuda=_cuda(cuda),
         cudnn=cudnn,
         options=options,
+        toolchain=toolchain,
     )
 
 

@@ -5,6 +5,7 @@ rich is imported when something is shown that takes time, never for a hit.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ class TerminalObserver(Observer):
         self._live: _Live | _Plain | None = None
 
     def phase(self, name: str, detail: str = "") -> None:
+        gc.enable()
         if not self._output.progress:
             return
         if self._live is None:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -86,6 +87,21 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
             hint="upgrade artcache: pip install -U artcache",
         )
     return dict(content)
+
+
+def make_folder(folder: Path, *, parents: bool = False) -> None:
+    """Unless it is there. Raises `OSError`.
+
+    While somebody else removes it, pathlib's own `exist_ok` may say that it exists.
+    """
+    while True:
+        try:
+            folder.mkdir(parents=parents, exist_ok=True)
+            return
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(folder.lstat().st_mode):
+                    raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -70,8 +70,11 @@ def read_records(prefix: Path) -> dict[str, Record]:
         names = os.listdir(state_folder(prefix))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    owners = sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
-    return {owner: _read_record(prefix, owner) for owner in owners}
+    records = {}
+    for owner in sorted(name.removesuffix(".json") for name in names if name.endswith(".json")):
+        with contextlib.suppress(FileNotFoundError):  # uninstalled just now: we need no lock
+            records[owner] = _read_record(prefix, owner)
+    return records
 
 
 def _read_record(prefix: Path, owner: str) -> Record:

@@ -16,6 +16,7 @@ from ..errors import Busy, Corrupt, LocalDisk, NewerFormat
 from .durable import (
     disk_trouble,
     is_still,
+    make_folder,
     read_json,
     sync_folder,
     take_lock,
@@ -34,6 +35,9 @@ from .journal import (
 LOCK_WAIT = 10.0
 """Seconds that a second artcache waits for the first one in the same prefix."""
 
+_ATTEMPTS = 100
+"""At making folders that somebody else keeps removing (or that cannot be, as in /proc)."""
+
 
 class Site:
     """A prefix whose lock is held. Made by `held`."""
@@ -49,7 +53,7 @@ class Site:
     def announce(self) -> None:
         """Let later commands find this prefix if we are killed. Once is enough."""
         while self._pointer is None:
-            self._pending.mkdir(parents=True, exist_ok=True)
+            make_folder(self._pending, parents=True)
             try:
                 made = os.open(self._pointer_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except FileNotFoundError:  # another command found the folder empty and removed it
@@ -63,17 +67,19 @@ class Site:
             sync_folder(self._pending)
 
     def make(self) -> None:
-        """Make the prefix and its state folder, announced before. Somebody else may be
-        removing them right now."""
-        missing = [folder for folder in missing_folders(self.prefix) if folder not in self.made]
-        if missing:
-            self._retract()  # it would not name these
-            self.made += missing
-            self.made.sort(reverse=True)
+        """Make the prefix and its state folder, announced before.
+
+        Raises:
+            FileNotFoundError: somebody else removed what was there a moment ago.
+        """
+        missing = missing_folders(self.prefix)
+        if not set(missing) <= set(self.made):
+            self._retract()  # it does not name these
+            self.made = sorted({*self.made, *missing}, reverse=True)
         if not lock_path(self.prefix).exists():
             self.announce()
-        self.prefix.mkdir(parents=True, exist_ok=True)
-        state_folder(self.prefix).mkdir(exist_ok=True)
+        for folder in (*reversed(missing), state_folder(self.prefix)):
+            make_folder(folder)
 
     def tidy(self) -> None:
         """Leave no trace but what is recorded. With a journal there: leave all to `recover`."""
@@ -135,22 +141,25 @@ def held(prefix: Path, pending: Path, removable: Sequence[Path] = ()) -> Iterato
 
 def _lock(site: Site) -> int:
     try:
-        while True:
-            with contextlib.suppress(FileNotFoundError):  # its last user just removed the folder
+        for left in reversed(range(_ATTEMPTS)):
+            try:
                 site.make()
                 lock = take_lock(lock_path(site.prefix), wait=LOCK_WAIT)
-                if lock is not None:
-                    return lock
-                raise Busy(
-                    f"another artcache is at work in {site.prefix}",
-                    hint="try again when it is done",
-                )
+                break
+            except FileNotFoundError:  # its last user just removed the folder: once more
+                if not left:
+                    raise
+        if lock is None:
+            raise Busy(
+                f"another artcache is at work in {site.prefix}", hint="try again when it is done"
+            )
     except Exception:
         with contextlib.suppress(OSError):
             remove_empty([state_folder(site.prefix)])
             if not state_folder(site.prefix).exists():  # else `recover` looks after it
                 site.withdraw()
         raise
+    return lock
 
 
 def missing_folders(prefix: Path) -> list[Path]:

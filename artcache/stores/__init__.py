@@ -13,22 +13,68 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 def open_store(url: str) -> Store:
-    """The store at `url`: a folder's path, or `file://` and one.
+    """The store at `url`: a folder's path or `file://`, `gs://`, `s3://`, or `https://` to read.
 
     Opening contacts nothing.
 
     Raises:
         UsageError: no adapter reads such URLs.
     """
-    from .posix import PosixStore
-
     match = _SCHEME.fullmatch(url)
     if not match:
-        return PosixStore(Path(url))
+        return _folder(url)
     scheme, rest = match[1].lower(), match[2]
     if scheme == "file":
-        return PosixStore(Path("/" + unquote(rest).lstrip("/")))
+        return _folder("/" + unquote(rest).lstrip("/"))
+    if scheme in ("gs", "gcs"):
+        return _gcs(rest, url)
+    if scheme == "s3":
+        return _s3(rest, url)
+    if scheme in ("https", "http"):
+        from .http import HttpStore
+
+        return HttpStore(url)
     raise UsageError(
         f"{url!r}: no store is reached by {scheme}://",
-        hint="a store is a folder: /content/drive/MyDrive/artcache or file:///mnt/cache",
+        hint="a store is a folder (/content/drive/MyDrive/artcache), gs://bucket/folder,"
+        " s3://bucket/folder, or read-only https://host/folder",
     )
+
+
+def _folder(path: str) -> Store:
+    from .posix import PosixStore
+
+    return PosixStore(Path(path))
+
+
+def _gcs(rest: str, url: str) -> Store:
+    _need("gcsfs", "gcs", url)
+    from .faults import Limits
+    from .gcs import GcsBucket
+    from .remote import RemoteStore, split
+
+    bucket, prefix = split("gs", rest, url)
+    limits = Limits()
+    return RemoteStore(url, GcsBucket(bucket, url, limits), prefix, limits=limits)
+
+
+def _s3(rest: str, url: str) -> Store:
+    _need("s3fs", "s3", url)
+    from .faults import Limits
+    from .remote import RemoteStore, split
+    from .s3 import S3Bucket
+
+    bucket, prefix = split("s3", rest, url)
+    limits = Limits()
+    return RemoteStore(url, S3Bucket(bucket, url, limits), prefix, limits=limits)
+
+
+def _need(module: str, extra: str, url: str) -> None:
+    """Say what to install before anything is asked of the store."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise UsageError(
+            f"{url} is reached through {module}, which is not installed",
+            hint=f"pip install 'artcache[{extra}]'",
+        )

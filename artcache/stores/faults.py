@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from ..errors import (
 )
 
 _Result = TypeVar("_Result")
+_MID_STREAM = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLWantReadError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,20 @@ def no_bucket(party: Party, bucket: str, make: str) -> StoreUnavailable:
         f"{party.url}: there is no bucket {bucket}, or {party.identity} may not see it",
         hint=f"check its name, or make it: {make}",
     )
+
+
+def unavailable(party: Party, error: BaseException) -> StoreUnavailable:
+    """A connection's own fault, which may pass; a certificate's, which will not."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, _MID_STREAM):
+            return StoreUnavailable(
+                f"{party.url}: the secure connection failed: {error}",
+                hint="check this machine's clock and certificates (SSL_CERT_FILE), or a proxy",
+            )
+        seen = seen.__cause__ or seen.__context__
+    words = str(error) or type(error).__name__
+    return Passing(f"{party.url} does not answer: {words}")
 
 
 def spanned(party: Party, name: str, content_range: str, offset: int, length: int) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
+import io
+import re
 import secrets
 import threading
 import time
@@ -17,7 +19,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
-from ..errors import LocalDisk, ObjectExists, ObjectNotFound, StoreDenied, StoreUnavailable
+from ..errors import (
+    LocalDisk,
+    ObjectExists,
+    ObjectNotFound,
+    StoreDenied,
+    UsageError,
+)
 from ..store import Content, StoredObject, StoreTraits, checked_name
 from .faults import Limits, Moved, Party, Passing, no_bucket, only_ours, persist
 
@@ -30,6 +38,10 @@ NEW = ""
 class Read(NamedTuple):
     data: bytes
     version: str
+
+
+Page = tuple[list[StoredObject], str]
+"""Some objects below a prefix, and the token for the next page, or ''."""
 
 
 class Body:
@@ -50,8 +62,6 @@ class Body:
         self.md5 = hasher.digest()
 
     def open(self) -> BinaryIO:
-        import io
-
         content = self._content
         return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
@@ -74,7 +84,7 @@ class Bucket(Protocol):
     @property
     def party(self) -> Party: ...
 
-    def prepare(self, party_url: str) -> asyncio.AbstractEventLoop:
+    def prepare(self) -> asyncio.AbstractEventLoop:
         """Credentials and connection, on the calling thread, before each attempt."""
         ...
 
@@ -90,12 +100,12 @@ class Bucket(Protocol):
         """Store it if its present version is `over`; returns the new version."""
         ...
 
-    async def same(self, key: str, body: Body) -> bool:
-        """Whether the object there has the body's bytes, by its digest."""
+    async def same(self, key: str, body: Body) -> str | None:
+        """The object's version, if it has the body's bytes by its digest."""
         ...
 
-    async def page(self, prefix: str, token: str) -> tuple[list[StoredObject], str]:
-        """Some objects below a prefix, and the token for the next page, or ''."""
+    async def page(self, prefix: str, token: str, most: int) -> Page:
+        """The page of that token; the first for ''."""
         ...
 
     async def delete(self, key: str) -> None: ...
@@ -176,10 +186,9 @@ class RemoteStore:
                 raise ObjectExists(f"{self._url}: {name} is gone") from None
             except ObjectExists:
                 # The answer to an earlier attempt may have been lost: then this one is ours.
-                if number > 1 and self._once(lambda moved: self._bucket.same(key, body)):
-                    return self._once(
-                        lambda moved: self._bucket.read(key, moved, limit=body.size)
-                    ).version if over != NEW or body.size <= 1 << 20 else ""
+                ours = number > 1 and self._once(lambda moved: self._bucket.same(key, body))
+                if ours:
+                    return ours
                 raise ObjectExists(f"{self._url}: {name} exists") from None
 
         with only_ours(self._bucket.party):
@@ -189,7 +198,7 @@ class RemoteStore:
         top = f"{self._key(prefix)}/"
         token, more = "", True
         while more:
-            found, token = self._list_page(top, token)
+            found, token = self._page(top, token)
             for entry in found:
                 yield entry._replace(name=entry.name[len(self._prefix) :])
             more = bool(token)
@@ -197,7 +206,7 @@ class RemoteStore:
     def delete(self, name: str) -> None:
         key = self._key(name)
         try:
-            self._persistently(lambda moved: self._bucket.delete(key), writing=True)
+            self._persistently(lambda moved: self._bucket.delete(key))
         except ObjectNotFound:
             return
 
@@ -222,12 +231,11 @@ class RemoteStore:
             return False  # allowed to write and not to read: the upload will tell
         return True
 
-    def _list_page(self, top: str, token: str) -> tuple[list[StoredObject], str]:
+    def _page(self, top: str, token: str, most: int = 1000) -> Page:
         try:
-            found = self._persistently(lambda moved: self._bucket.page(top, token))
+            return self._persistently(lambda moved: self._bucket.page(top, token, most))
         except ObjectNotFound:
             raise no_bucket(self._bucket.party, self._bucket.name, self._bucket.make) from None
-        return found
 
     def _find(self, name: str, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
         """Do something with an object that may not be there.
@@ -241,14 +249,12 @@ class RemoteStore:
             if not self._bucket_is_there:
                 # Both are a 404. Whoever may not list the bucket is not told either.
                 try:
-                    self._list_page(self._prefix, "")
+                    self._page(self._prefix, "", 1)
                 except StoreDenied:
                     self._bucket_is_there = True
             raise ObjectNotFound(f"{self._url} has no {name}") from None
 
-    def _persistently(
-        self, work: Callable[[Moved], Coroutine[Any, Any, _Result]], *, writing: bool = False
-    ) -> _Result:
+    def _persistently(self, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
         with only_ours(self._bucket.party):
             return persist(self._limits, lambda number: self._once(work))
 
@@ -258,25 +264,20 @@ class RemoteStore:
         moved = Moved()
         future = asyncio.run_coroutine_threadsafe(work(moved), loop)
         try:
-            while True:
-                try:
-                    result = future.result(self._limits.stall + 0.5)
-                except concurrent.futures.TimeoutError:
-                    if future.done() or moved.enough(self._limits):
-                        continue
-                    raise Passing(
-                        f"{self._url} does not answer (nothing for {self._limits.stall:g} s)"
-                    ) from None
-                self._bucket_is_there = True
-                return result
+            while not concurrent.futures.wait([future], self._limits.stall + 0.5).done:
+                if not moved.enough(self._limits):
+                    raise Passing(f"{self._url} sends nothing for {self._limits.stall:g} s")
+            result = future.result()
         except concurrent.futures.CancelledError:
             raise Passing(f"{self._url}: the request was cancelled") from None
         finally:
             future.cancel()
+        self._bucket_is_there = True
+        return result
 
     def _prepared(self) -> asyncio.AbstractEventLoop:
         with self._preparing:
-            return self._bucket.prepare(self._url)
+            return self._bucket.prepare()
 
 
 def split(scheme: str, rest: str, url: str) -> tuple[str, str]:
@@ -285,10 +286,6 @@ def split(scheme: str, rest: str, url: str) -> tuple[str, str]:
     Raises:
         UsageError: no bucket, or a name that none can have.
     """
-    import re
-
-    from ..errors import UsageError
-
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")
     hint = f"write it like {scheme}://my-bucket/artcache"
@@ -302,17 +299,6 @@ def split(scheme: str, rest: str, url: str) -> tuple[str, str]:
     return bucket, prefix
 
 
-def unavailable(party: Party, error: BaseException) -> StoreUnavailable:
-    """A connection's own fault, which may pass; a certificate's, which will not."""
-    import ssl
-
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLError):
-            return StoreUnavailable(
-                f"{party.url}: the secure connection failed: {error}",
-                hint="check this machine's clock and certificates (SSL_CERT_FILE), or a proxy",
-            )
-        seen = seen.__cause__ or seen.__context__
-    words = str(error) or type(error).__name__
-    return Passing(f"{party.url} does not answer: {words}")
+def cacheable(key: str) -> str:
+    """Cache-Control, for public buckets: a pack never changes, all else may be removed."""
+    return "public, max-age=31536000, immutable" if key.endswith(".pack") else "no-cache"

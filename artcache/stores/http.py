@@ -1,0 +1,228 @@
+"""A store behind plain https: read-only, for a public bucket that needs no account.
+
+It speaks through `requests`, which comes with gcsfs: it follows redirects and
+proxies, keeps connections, and shows the status and the Content-Range. fsspec's
+own HTTP file system shows neither, and takes a whole object for a range.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlsplit
+
+from ..errors import OverLimit, StoreDenied, StoreUnavailable, UsageError
+from ..store import Content, StoredObject, StoreTraits, checked_name
+from .faults import (
+    Limits,
+    Party,
+    Passing,
+    Watch,
+    by_status,
+    only_ours,
+    persist,
+    spanned,
+    unavailable,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+_Result = TypeVar("_Result")
+_WHOLE = 32 << 20
+"""From a server without ranges an object up to this size is read whole for each."""
+_PIECE = 256 << 10
+
+
+class HttpStore:
+    def __init__(self, url: str, *, limits: Limits | None = None) -> None:
+        """Raises `UsageError` for a URL that is none, or that shows a password."""
+        parts = urlsplit(url)
+        try:
+            _ = parts.port
+        except ValueError:
+            raise UsageError(f"{url!r} has no valid port") from None
+        if not parts.hostname:
+            raise UsageError(f"{url!r} names no host", hint="write it like https://host/folder")
+        if parts.username is not None:
+            raise UsageError(
+                f"a store's URL is shown in messages, so it must not hold a password"
+                f" ({parts.scheme}://...@{parts.hostname})",
+                hint=f"put it into ~/.netrc: machine {parts.hostname} login NAME password ...",
+            )
+        if parts.query or parts.fragment:
+            raise UsageError(f"{url!r}: a store's URL ends with a folder, not with ? or #")
+        self._url = url
+        self._base = url.rstrip("/")
+        self._limits = limits or Limits()
+        self._local = threading.local()
+        self._party = Party(url, "an anonymous reader", "ask its owner whether it is public")
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    @property
+    def traits(self) -> StoreTraits:
+        return StoreTraits(
+            exclusive_create=True, durable_on_return=True, writable=False, lists=False
+        )
+
+    @property
+    def identity(self) -> str:
+        return "anonymous"
+
+    def get(self, name: str, *, limit: int) -> bytes:
+        def attempt(number: int) -> bytes:
+            with self._request("GET", name) as answer:
+                length = _length(answer)
+                if length is not None and length > limit:
+                    raise OverLimit(
+                        f"{self._url}: {name} has {length} bytes; at most {limit} are read"
+                    )
+                data = self._body(answer, name, limit)
+                if length is not None and len(data) != length:
+                    raise Passing(f"{self._url} broke off {name} at byte {len(data)}")
+                return data
+
+        return self._persistently(attempt)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+
+        def attempt(number: int) -> bytes:
+            with self._request("GET", name, wanted) as answer:
+                if answer.status_code == 206:
+                    got = answer.headers.get("Content-Range", "")
+                    spanned(self._party, name, got, offset, length)
+                    data = self._body(answer, name, length)
+                    if len(data) != length:
+                        raise Passing(f"{self._url} broke off {name} at byte {len(data)}")
+                    return data
+                return self._sliced(answer, name, offset, length)
+
+        return self._persistently(attempt)
+
+    def size(self, name: str) -> int:
+        def attempt(number: int) -> int:
+            with self._request("HEAD", name) as answer:
+                length = _length(answer)
+            if length is None:
+                raise StoreUnavailable(f"{self._url} does not tell the size of {name}")
+            return length
+
+        return self._persistently(attempt)
+
+    def create(self, name: str, content: Content) -> None:
+        self._refuse(name)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Nothing: plain https has no listing."""
+        checked_name(prefix)
+        return iter(())
+
+    def delete(self, name: str) -> None:
+        self._refuse(name)
+
+    def quarantine(self, name: str) -> str:
+        self._refuse(name)
+        return ""
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _refuse(self, name: str) -> None:
+        checked_name(name)
+        raise StoreDenied(
+            f"{self._url} can only be read: it is reached by plain http",
+            hint=f"configure it as read-only: read:{self._url}; publish by its gs:// or s3:// URL",
+        )
+
+    def _persistently(self, attempt: Callable[[int], _Result]) -> _Result:
+        with only_ours(self._party):
+            return persist(self._limits, attempt)
+
+    def _request(
+        self, method: str, name: str, headers: dict[str, str] | None = None
+    ) -> requests.Response:
+        """One attempt; its answer, if it is a good one. The caller closes it."""
+        import requests
+
+        url = f"{self._base}/{quote(checked_name(name))}"
+        session = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()  # not safe for several threads
+            session.headers["Accept-Encoding"] = "identity"
+        timeout = (self._limits.connect, self._limits.stall)
+        try:
+            answer: requests.Response = session.request(
+                method, url, headers=headers, timeout=timeout, stream=True, allow_redirects=True
+            )
+        except requests.exceptions.InvalidURL as error:
+            raise UsageError(f"{self._url}: {error}") from error
+        except requests.exceptions.TooManyRedirects as error:
+            raise StoreUnavailable(f"{self._url}: {error}") from error
+        except (requests.exceptions.RequestException, OSError) as error:
+            raise unavailable(self._party, error) from error
+        if answer.status_code in (200, 206):
+            if answer.headers.get("Content-Encoding", "identity") != "identity":
+                answer.close()
+                raise StoreUnavailable(
+                    f"{self._url} compresses {name} on its way",
+                    hint="turn that off for this folder: ranges of it mean nothing",
+                )
+            return answer
+        with answer:
+            said = "" if method == "HEAD" else self._said(answer)
+            after = answer.headers.get("Retry-After")
+            status = 404 if answer.status_code == 410 else answer.status_code
+            raise by_status(self._party, name, status, said, after=after)
+
+    def _said(self, answer: requests.Response) -> str:
+        try:
+            text = self._read(answer, 1 << 14).decode(errors="replace")
+        except StoreUnavailable:
+            return ""
+        return "" if text.lstrip().startswith("<") else text
+
+    def _body(self, answer: requests.Response, name: str, limit: int) -> bytes:
+        data = self._read(answer, limit + 1)
+        if len(data) > limit:
+            raise OverLimit(f"{self._url}: {name} has over {limit} bytes")
+        return data
+
+    def _read(self, answer: requests.Response, most: int) -> bytes:
+        """Up to `most` bytes; fewer where the answer ends."""
+        import urllib3
+
+        watch, parts, count = Watch(self._limits), [], 0
+        try:
+            while count < most and (
+                part := answer.raw.read(min(_PIECE, most - count), decode_content=False)
+            ):
+                parts.append(part)
+                count += len(part)
+                watch.tick(len(part))
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise unavailable(self._party, error) from error
+        return b"".join(parts)
+
+    def _sliced(self, answer: requests.Response, name: str, offset: int, length: int) -> bytes:
+        """The range out of a whole object, from a server that knows no ranges."""
+        total = _length(answer)
+        if total is None or total > _WHOLE:
+            raise StoreUnavailable(
+                f"{self._url} serves no ranges, so a large object cannot be read from it",
+                hint="serve it from a bucket, or from a server that knows Range requests",
+            )
+        data = self._body(answer, name, total)
+        if len(data) != total:
+            raise Passing(f"{self._url} broke off {name} at byte {len(data)}")
+        spanned(self._party, name, f"bytes {offset}-{min(total, offset + length) - 1}/{total}",
+                offset, length)  # fmt: skip
+        return data[offset : offset + length]
+
+
+def _length(answer: requests.Response) -> int | None:
+    text = answer.headers.get("Content-Length", "")
+    return int(text) if text.isdigit() else None

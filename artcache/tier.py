@@ -1,0 +1,41 @@
+"""`Tier`: one configured store, opened when it is first asked. For `cache`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .repository import Repository
+    from .store import Store
+
+
+class Tier:
+    """One configured store: how to open it, and whether it answered so far."""
+
+    def __init__(
+        self,
+        store: Store | Callable[[], Store],
+        *,
+        url: str = "",
+        reads: bool = True,
+        writes: bool = True,
+    ) -> None:
+        self._store = store
+        self.url = url or getattr(store, "url", "")
+        self.reads, self.writes = reads, writes
+        self.public = False
+        """Anyone may read it: see `Recipe.redistributable`."""
+        self.down = False
+        """It did not answer, and is left alone for the rest of this run."""
+        self._repository: Repository | None = None
+
+    @property
+    def repository(self) -> Repository:
+        """Raises `StoreUnavailable`, or `UsageError` for a URL that nobody understands."""
+        if self._repository is None:
+            from .repository import Repository
+
+            store = self._store() if callable(self._store) else self._store
+            self._repository = Repository(store)
+        return self._repository

@@ -1,0 +1,46 @@
+"""Stores in new, empty buckets of the servers in `servers`."""
+
+from __future__ import annotations
+
+import pytest
+from servers import make_gcs_bucket, make_s3_bucket
+
+from artcache.stores.faults import Limits
+from artcache.stores.gcs import GcsBucket
+from artcache.stores.remote import RemoteStore
+from artcache.stores.s3 import S3Bucket
+
+QUICK = Limits(connect=1.0, stall=0.5, least=2000, attempts=3, patience=3.0, first_wait=0.05)
+"""As the defaults, for tests that wait for the end."""
+
+
+def gcs_store(
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    bucket: str = "",
+    limits: Limits | None = None,
+) -> RemoteStore:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+    name = bucket or make_gcs_bucket(url)
+    limits = limits or Limits()
+    return RemoteStore(
+        f"gs://{name}/cache", GcsBucket(name, f"gs://{name}/cache", limits), "cache", limits=limits
+    )
+
+
+def s3_store(
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    bucket: str = "",
+    limits: Limits | None = None,
+) -> RemoteStore:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing-1234")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    name = bucket or make_s3_bucket(url)
+    limits = limits or Limits()
+    return RemoteStore(
+        f"s3://{name}/cache", S3Bucket(name, f"s3://{name}/cache", limits), "cache", limits=limits
+    )
