@@ -85,6 +85,8 @@ def _run(jobs: Sequence[_Job], build: Callable[[Sequence[BuildContext]], object]
             stack.enter_context(job.logged())
         observer = jobs[0].observer
         observer.phase("build", ", ".join(f"{job.key.recipe} {job.key.hash[:12]}" for job in jobs))
+        for note in dict.fromkeys(job.variant.note for job in jobs if job.variant.note):
+            observer.note(note)
         build([job.context() for job in jobs])
         for job in jobs:
             job.smoke()
@@ -127,8 +129,6 @@ class _Job:
     def context(self) -> BuildContext:
         downloads = self.cache.home.folder("downloads")
         downloads.mkdir(parents=True, exist_ok=True)
-        if self.variant.note:
-            self.observer.note(self.variant.note)
         return BuildContext(
             key=self.key,
             plan=self.variant.plan,

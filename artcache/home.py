@@ -224,10 +224,9 @@ class Home:
     def staging(self) -> Iterator[Path]:
         """An empty folder on the home's disk, gone at the end whatever happens."""
         import fcntl
-        import secrets
 
         top = self.folder("tmp")
-        folder = top / secrets.token_hex(8)
+        folder = top / os.urandom(8).hex()
         with disk_errors(self.root, doing="make a folder"):
             top.mkdir(parents=True, exist_ok=True)
             self._sweep(top)
@@ -311,13 +310,12 @@ class Home:
 
     def remove(self, key: Key) -> bool:
         """Remove an entry; False if there was none."""
-        import secrets
 
         source = self.folder("entries") / key.recipe / key.hash
         top = self.folder("tmp")
         with disk_errors(self.root, doing="remove the tree"):
             top.mkdir(parents=True, exist_ok=True)
-            doomed = top / secrets.token_hex(8)
+            doomed = top / os.urandom(8).hex()
             try:
                 source.rename(doomed)
             except FileNotFoundError:

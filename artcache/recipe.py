@@ -305,17 +305,35 @@ def _scanned(folder: str) -> dict[str, str]:
     try:
         names = os.listdir(folder)
     except OSError:  # a zip file, say
-        names = ["unknown.dist-info"]
-    if not any(name.endswith((".dist-info", ".egg-info", ".egg-link")) for name in names):
-        return {}
-    from importlib.metadata import distributions
+        from importlib.metadata import distributions
 
-    return {
-        point.name: point.value
-        for distribution in distributions(path=[folder])
-        for point in distribution.entry_points
-        if point.group == GROUP
-    }
+        points = [point for one in distributions(path=[folder]) for point in one.entry_points]
+        return {point.name: point.value for point in points if point.group == GROUP}
+    found: dict[str, str] = {}
+    for name in names:
+        if name.endswith((".dist-info", ".egg-info")):
+            found.update(_offered(f"{folder}/{name}/entry_points.txt"))
+    return found
+
+
+def _offered(file: str) -> dict[str, str]:
+    """The recipes in one package's list of entry points.
+
+    Read here, since importing importlib.metadata takes as long as a warm hit.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            lines = [line.strip() for line in stream]
+    except (OSError, ValueError):
+        return {}
+    found, group = {}, ""
+    for line in lines:
+        name, equals, target = line.partition("=")
+        if line.startswith("["):
+            group = line.strip("[] ")
+        elif equals and group == GROUP and not line.startswith(("#", ";")):
+            found[name.strip()] = target.strip()
+    return found
 
 
 def _remembered(memo: Path | None) -> dict[str, list[Any]]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from .compat import NO
 from .disk import disk_errors
 from .home import SUPPLIED
-from .install import Tree, TreeFile
 from .match import judge
 from .recipe import Recipe
 from .tree import digest_file
@@ -28,6 +27,7 @@ from .tree import digest_file
 if TYPE_CHECKING:
     from .cache import Cache
     from .home import Entry
+    from .install import Tree
     from .toolchain import HostFacts
 
 FOLDER = "lib"
@@ -100,6 +100,8 @@ def as_tree(cache: Cache, entry: Entry) -> Iterator[Tree | None]:
     if not names:
         yield None
         return
+    from .install import Tree, TreeFile
+
     with cache.home.staging() as staging, disk_errors(cache.home.root, doing="link libraries"):
         (staging / FOLDER).mkdir()
         files = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import artcache
@@ -13,7 +13,7 @@ from artcache.errors import ArtcacheError
 
 from .children import Child, console_script, timed, tool
 from .inputs import KEPT
-from .measure import Contender, Goal, Task
+from .measure import Contender, Goal, Sample, Task
 
 REQUEST = artcache.Request(source="debian", cuda="none")
 _WORDS = ("fetch", "darknet", "--source", "debian", "--cuda", "none", "--build", "never")
@@ -57,42 +57,51 @@ def _published(store: Path) -> tuple[list[str], Path]:
 
 
 def _artcache(script: Path, store: Path, work: Path) -> list[Contender]:
-    warm, cold, empty = work / "warm", work / "cold", work / "empty"
+    empty = work / "empty"
     empty.mkdir()
     env = {"ARTCACHE_STORES": f"read:{store}", "XDG_CONFIG_HOME": str(empty)}
 
     def fetch(home: Path) -> Child:
         return Child([script, *_WORDS], {**env, "ARTCACHE_DIR": str(home)}, empty)
 
+    cold = _numbered(work / "cold")
     return [
-        Contender("artcache, warm hit", lambda: timed(fetch(warm))),
-        Contender("artcache, empty home", lambda: timed(fetch(cold)), clean=_gone(cold)),
+        Contender("artcache, warm hit", lambda: timed(fetch(work / "warm"))),
+        Contender("artcache, empty home", lambda: timed(fetch(next(cold)))),
     ]
 
 
 def _ccache(make: str, tarball: Path, work: Path) -> list[Contender]:
-    source = work / "source"
-    env = {"CCACHE_DIR": str(work / "ccache"), "CCACHE_NOSTATS": "1"}
-    unpack = f"mkdir '{source}' && tar -C '{source}' --strip-components=1 -xf '{tarball}'"
-    compile_it = f"cd '{source}' && mkdir -p obj && {make}"
+    places = _numbered(work / "source")
+    env = {"CCACHE_DIR": str(work / "ccache")}
+    unpack = f"mkdir source && tar -C source --strip-components=1 -xf {shlex.quote(str(tarball))}"
+    compile_it = f"cd source && mkdir -p obj && {make}"
 
-    def contender(name: str, script: str, before: str) -> Contender:
-        return Contender(
-            name,
-            lambda: timed(_bash(script, env)),
-            prepare=(lambda: timed(_bash(before, {}))) if before else lambda: None,
-            clean=_gone(source),
-        )
+    def whole() -> Sample:
+        return timed(_bash(f"{unpack} && {compile_it}", next(places), env))
+
+    def make_alone() -> Sample:
+        place = next(places)
+        timed(_bash(unpack, place, env))
+        return timed(_bash(compile_it, place, env))
 
     return [
-        contender("unpack and make, ccache warm", f"{unpack} && {compile_it}", ""),
-        contender("make alone, ccache warm", compile_it, unpack),
+        Contender("unpack and make, ccache warm", whole),
+        Contender("make alone, ccache warm", make_alone),
     ]
 
 
-def _bash(script: str, env: dict[str, str]) -> Child:
-    return Child(["bash", "-ec", script], env)
+def _numbered(folder: Path) -> Iterator[Path]:
+    """A new folder for each run, removed at the end of the task only.
+
+    Creating files where others were just deleted is slow on ext4: it passes over
+    inodes that are younger than some minutes, and a user's first fetch meets none.
+    """
+    for number in itertools.count():
+        place = folder.with_name(f"{folder.name}-{number}")
+        place.mkdir()
+        yield place
 
 
-def _gone(folder: Path) -> Callable[[], None]:
-    return lambda: shutil.rmtree(folder, ignore_errors=True)
+def _bash(script: str, folder: Path, env: dict[str, str]) -> Child:
+    return Child(["bash", "-ec", script], env, folder)

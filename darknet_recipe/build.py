@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from artcache.process import require_tool
 from artcache.recipe import BuildContext
 
 from . import libraries
+from .objects import cuda_objects, cut_down
 from .obtain import obtain
 from .options import make_words
 from .unpack import copy_file, copy_folder
@@ -36,27 +37,65 @@ def build(context: BuildContext, plan: Plan) -> None:
         CommandFailed: make failed; the message has its last lines.
         BuildFailed: the source is not one that this recipe can build.
     """
+    source = prepare(context, plan)
+    make(context, plan, source)
+    _collect(source, context.tree, plan.options)
+
+
+def build_group(contexts: Sequence[BuildContext], plans: Sequence[Plan]) -> None:
+    """Fill each context's tree from one compilation for all of their architectures.
+
+    nvcc compiles a file's host part once, however many architectures it is asked
+    for, and packs their code into one section of the object. Cut down to one
+    architecture's part, the object links to the same bytes as one compiled for it
+    alone (stripped: temporary names are in the symbols).
+
+    Raises:
+        As `build`.
+    """
+    context = contexts[0]
+    every = tuple(sorted({arch for plan in plans for arch in plan.target.archs}))
+    plan = plans[0]._replace(target=plans[0].target._replace(archs=every))
+    source = prepare(context, plan)
+    make(context, plan, source)
+    objects = cuda_objects(source / "obj", context.scratch / "objects")
+    for one, its_plan in zip(contexts, plans, strict=True):
+        one.phase(f"link for {', '.join(map(str, its_plan.target.archs))}")
+        cut_down(one.runner, objects, source / "obj", its_plan.target.archs)
+        for name in _targets(its_plan.options):
+            (source / name).unlink()
+        if one is not context:
+            one.provenance.update(context.provenance)
+        make(one, its_plan, source)
+        _collect(source, one.tree, its_plan.options)
+
+
+def prepare(context: BuildContext, plan: Plan) -> Path:
+    """The source, patched and with its Makefile pointed at CUDA and cuDNN."""
     compilers = _require_tools(context, plan)
     source = _named_source(context, obtain(context, plan.source))
     _check_makefile(context, source, plan)
     _prepare(context, plan, source)
-    # -B: a tree may come with objects of other flags, and make would take them as they are.
-    words = ["make", "-B", f"-j{max(1, context.jobs)}", *_targets(plan.options)]
-    words += make_words(plan.options, plan.target.archs)
-    if plan.options["GPU"]:
-        # Only its command line names nvcc for sure; temporary names would get into the bytes.
-        words.append("NVCC=../cuda/bin/nvcc --objdir-as-tempdir")
     context.provenance.update(
         source=plan.source.name,
         commit=plan.source.commit,
         patches=[patch.name for patch in plan.patches],
         compilers=compilers,
-        commands=[shlex.join(words)],
         dirty=False,
     )
+    return source
+
+
+def make(context: BuildContext, plan: Plan, source: Path) -> None:
+    """Compile what is not compiled yet, and link. Raises `CommandFailed`."""
+    words = ["make", f"-j{max(1, context.jobs)}", *_targets(plan.options)]
+    words += make_words(plan.options, plan.target.archs)
+    if plan.options["GPU"]:
+        # Only its command line names nvcc for sure; temporary names would get into the bytes.
+        words.append("NVCC=../cuda/bin/nvcc --objdir-as-tempdir")
+    context.provenance["commands"] = [shlex.join(words)]
     context.phase("compile")
     context.runner.run(words, cwd=source, env={"SOURCE_DATE_EPOCH": SOURCE_DATE})
-    _collect(source, context.tree, plan.options)
 
 
 def _require_tools(context: BuildContext, plan: Plan) -> dict[str, str]:
@@ -111,7 +150,8 @@ def _prepare(context: BuildContext, plan: Plan, source: Path) -> None:
         if patch.path:
             (source / patch.path).parent.mkdir(exist_ok=True)
             (source / patch.path).write_text(patch.text)
-    links = []
+    # Symbols hold names of nvcc's temporary files, which are others in a group.
+    links = ["-s"]
     if plan.target.cuda:
         libraries.lay_driver_stub(context.runner, source, context.scratch)
         links += ["-L../driver", "-Wl,--allow-shlib-undefined", "-Wl,-rpath-link,../cuda/lib64"]

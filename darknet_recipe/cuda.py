@@ -114,11 +114,12 @@ class CudaLibrariesRecipe(Recipe):
         collect_libraries(context, context.plan)
 
 
-def supplier(soname: str, cuda: str) -> Supplier | None:
-    """Who has a library of CUDA that a program made with version `cuda` needs."""
-    if not _LIBRARY.fullmatch(soname):
+def supplier(soname: str, made_with: str, platform: str) -> Supplier | None:
+    """Who has the library of CUDA that a program made with this version needs."""
+    known = _LIBRARY.fullmatch(soname) and re.fullmatch(r"\d+\.\d+", made_with)
+    if not known or wheels.runtime(CudaVersion.parse(made_with), platform) is None:
         return None
-    return Supplier(CudaLibrariesRecipe.name, Request(cuda=cuda))
+    return Supplier(CudaLibrariesRecipe.name, Request(cuda=made_with))
 
 
 def _toolchain(host: HostFacts, request: Request, *, optional: bool) -> Parts | None:

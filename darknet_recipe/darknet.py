@@ -85,6 +85,14 @@ class DarknetRecipe(Recipe):
 
         build(context, context.plan)
 
+    def build_group(self, contexts: Sequence[BuildContext]) -> None:
+        from .build import build_group
+
+        if len(contexts) > 1 and all(context.plan.target.cuda for context in contexts):
+            build_group(contexts, [context.plan for context in contexts])
+        else:
+            super().build_group(contexts)
+
     def smoke(self, context: SmokeContext) -> None:
         from .smoke import smoke
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from artcache.errors import MissingTool, UsageError
-from artcache.toolchain import CudaVersion, HostFacts, Toolkit
+from artcache.toolchain import CudaVersion, Cudnn, HostFacts, Toolkit
 
 MACHINE, WHEELS = "machine", "wheels"
 
@@ -97,3 +97,36 @@ def _text(path: Path) -> str:
             return stream.read(1 << 20)
     except OSError:
         return ""
+
+
+# -- cuDNN ----------------------------------------------------------------------------------
+
+
+def machine_cudnn(host: HostFacts, wish: str | None, cuda_major: int) -> Cudnn | None:
+    """The machine's first cuDNN that fits and whose headers and library belong together.
+
+    Args:
+        wish: `9` or more of a version; None takes any.
+    """
+    wanted = (wish or "").split(".")[:3] if wish else []
+    for found in host.cudnns:
+        fits = found.version.split(".")[: len(wanted)] == wanted
+        if fits and found.cuda_major in (None, cuda_major) and not conflict(found):
+            return found
+    return None
+
+
+def conflict(cudnn: Cudnn) -> str:
+    """Say in what its headers and its library are two different cuDNNs; empty if they are one."""
+    theirs = [
+        match[1]
+        for name in sorted(os.listdir(cudnn.library))
+        if (match := re.fullmatch(r"libcudnn\.so\.(\d+(?:\.\d+)*)", name))
+    ]
+    ours = cudnn.version.split(".")
+    if not theirs or any(ours[: len(t.split("."))] == t.split(".") for t in theirs):
+        return ""
+    return (
+        f"two cuDNNs in conflict: the headers in {cudnn.include} are of {cudnn.version}, "
+        f"the library in {cudnn.library} is {max(theirs, key=len)}"
+    )

@@ -15,6 +15,7 @@ import os
 import shutil
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
@@ -30,32 +31,47 @@ _BLOCK = 512
 class _Counted:
     """A decompressed stream that refuses to be endless and remembers how it ended."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, limit: int) -> None:
         self._stream, self._name, self._size, self.tail = stream, name, 0, b""
+        self._limit = limit
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
         self._size += len(data)
-        if self._size > MAX_BYTES:
-            raise _unsafe(self._name, f"it holds more than {MAX_BYTES >> 30} GiB")
+        if self._size > self._limit:
+            raise _unsafe(self._name, f"it holds more than {self._limit >> 30} GiB")
         self.tail = (self.tail + data)[-_BLOCK:]
         return data
 
 
-def unpack(archive: Path, into: Path) -> None:
+def _all(path: str) -> bool:
+    return True
+
+
+def unpack(
+    archive: Path,
+    into: Path,
+    *,
+    wanted: Callable[[str], bool] = _all,
+    max_bytes: int | None = None,
+) -> None:
     """Unpack a tar file (plain, gz, bz2, xz or zst) into a new folder.
 
     Modes become 0755 for what its owner may execute and 0644 else.
+
+    Args:
+        wanted: Which paths to write; the others are checked and left out.
+        max_bytes: Of the unpacked stream; None: `MAX_BYTES`.
 
     Raises:
         BuildFailed: a member is unsafe, a limit is passed, or the file is
             damaged or cut short. `into` may hold part of the tree then.
     """
     into.mkdir(parents=True)
-    walk = _Walk(into, archive.name)
+    walk = _Walk(into, archive.name, wanted)
     try:
-        with _decompressed(archive) as stream:
-            counted = _Counted(stream, archive.name)
+        with decompressed(archive) as stream:
+            counted = _Counted(stream, archive.name, max_bytes or MAX_BYTES)
             # "r|" reads forward only, so that the whole is decompressed just once.
             with tarfile.open(fileobj=cast("IO[bytes]", counted), mode="r|") as tar:
                 for member in tar:
@@ -82,8 +98,9 @@ def without_top_folder(tree: Path) -> Path:
 class _Walk:
     """Writes member after member. Links come last, so no write can go through one."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, wanted: Callable[[str], bool]) -> None:
         self._root, self._name, self._count = root, name, 0
+        self._wanted = wanted
         self._links: dict[PurePosixPath, str] = {}
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -99,6 +116,8 @@ class _Walk:
             return
         if path == PurePosixPath("."):
             raise _unsafe(self._name, f"{member.name!r} is no folder")
+        if self._is_left_out(path, member):
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         if member.isreg() and not member.issparse():  # a sparse file may be of any size
             self._write(tar, member, target)
@@ -109,6 +128,12 @@ class _Walk:
             self._copy(self._inside(member.linkname, member.name), target, member.name)
         else:
             raise _unsafe(self._name, f"{member.name!r} is a device or another special file")
+
+    def _is_left_out(self, path: PurePosixPath, member: tarfile.TarInfo) -> bool:
+        """Nobody wants it, and it is nothing that an honest archive would not have."""
+        if member.issym():
+            self._inside(str(path.parent / member.linkname), member.name, may_climb=True)
+        return (member.isreg() or member.issym() or member.islnk()) and not self._wanted(str(path))
 
     def finish(self) -> None:
         for path, aim in self._links.items():
@@ -156,7 +181,7 @@ class _Walk:
         shutil.copy(found, target)
 
 
-def _decompressed(archive: Path) -> BinaryIO:
+def decompressed(archive: Path) -> BinaryIO:
     with archive.open("rb") as stream:
         start = stream.read(6)
     if start.startswith(b"\x1f\x8b"):

@@ -42,12 +42,12 @@ def obtain(context: BuildContext, wheels: Sequence[Wheel]) -> list[Path]:
         BuildFailed: one came that is not the pinned one.
     """
     folder = context.downloads / "wheels"
-    found = {wheel: _kept(folder, wheel, context.host.platform) for wheel in wheels}
-    missing = [wheel for wheel in wheels if found[wheel] is None]
+    found = {str(wheel): _kept(folder, wheel, context.host.platform) for wheel in wheels}
+    missing = [wheel for wheel in wheels if found[str(wheel)] is None]
     _ask_for_room(context, wheels, missing)
     for number, wheel in enumerate(missing, 1):
         context.phase(f"download {wheel} ({wheel.packed} MB, {number} of {len(missing)})")
-        found[wheel] = _keep(_download(context, wheel), folder)
+        found[str(wheel)] = _keep(_download(context, wheel), folder)
     return [path for path in found.values() if path]
 
 

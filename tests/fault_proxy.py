@@ -21,6 +21,8 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    port: int
+    """The client's: the same for requests on one connection."""
 
 
 @dataclass
@@ -86,6 +88,14 @@ class FaultProxy:
         with self._lock:
             self._plans.append((fault, when, [times]))
 
+    def heal(self) -> None:
+        """Forget all plans and requests, and let go of what hangs."""
+        with self._lock:
+            self._plans.clear()
+            self.requests.clear()
+        self.over.set()
+        self.over = threading.Event()
+
     def fault_for(self, request: Request) -> Fault:
         with self._lock:
             self.requests.append(request)
@@ -129,7 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _do(self) -> None:
-        request = Request(self.command, self.path, dict(self.headers.items()))
+        request = Request(
+            self.command, self.path, dict(self.headers.items()), self.client_address[1]
+        )
         fault = self.owner.fault_for(request)
         if fault.deaf is not None:
             self.rfile.read(fault.deaf)

@@ -21,6 +21,23 @@ MEMBERS = "artcache dirs files frames hash key links needs packs provenance read
 UNIQUE = re.compile(r"([0-9a-f]{64})( ?\(\d+\))?\.json( ?\(\d+\))?")
 
 
+ROWS = {
+    "files": (str, str, int, str),
+    "links": (str, str),
+    "packs": (str, int),
+    "frames": (int, int, int, int, str),
+}
+MODES = {"0644": 0o644, "0755": 0o755}
+VERSION = r"([0-9]+(\.[0-9]+){1,3})?"
+NEEDS = {
+    **dict.fromkeys(("glibc", "glibcxx", "cxxabi", "driver"), VERSION),
+    "machine": r"[a-z0-9_]{0,32}",
+    "sonames": r"[^\x00-\x1f\x7f]+",
+    "sass": r"sm_[0-9]{2,3}[af]?",
+    "ptx": r"compute_[0-9]{2,3}[af]?",
+}
+
+
 class Refused(Exception):
     """The artifact is not as the document says."""
 
@@ -89,15 +106,55 @@ def understood(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
         raise Refused(str(error)) from error
     check(isinstance(body, dict) and type(body.get("artcache")) is int, "no manifest")
     check(body["artcache"] <= 1, f"artcache {body.get('reader')} reads it")
+    reader = r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}"
     check(body["artcache"] == 1 and sorted(body) == MEMBERS, "not version 1")
+    check(isinstance(body["reader"], str) and re.fullmatch(reader, body["reader"]), "no version")
     check(text(body).encode("utf-8", "surrogatepass") == data, "not canonical")
-    check(body["key"] == fields and body["hash"] == hash_of(fields), "another key's")
+    check(body["hash"] == hash_of(body["key"]), "another hash")
+    check_key(body["key"])
+    check_kinds(body)
     check_paths(body)
-    check(sum(row[3] for row in body["frames"]) == sum(row[2] for row in body["files"]), "sizes")
+    size = sum(row[2] for row in body["files"])
+    check(size <= 17_592_186_044_416, "too large")
+    check(sum(row[3] for row in body["frames"]) == size, "sizes")
     for pack, offset, stored, raw, _ in body["frames"]:
         check(0 <= pack < len(body["packs"]) and 0 < stored <= raw <= 67_108_864, "a frame")
         check(0 <= offset <= body["packs"][pack][1] - stored, "a frame outside its pack")
+    check(body["key"] == fields, "another key's")
     return body
+
+
+def check_key(key: dict[str, Any]) -> None:
+    """[3]"""
+    name = key.get("recipe")
+    recipe = r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?"
+    check(isinstance(name, str) and re.fullmatch(recipe, name) and ".." not in name, "no recipe")
+    for field, value in key.items():
+        words = [value] if isinstance(value, str) else value
+        check(re.fullmatch(r"[a-z][a-z0-9_]{0,63}", field) and isinstance(words, list), "a field")
+        check(
+            all(isinstance(w, str) and not re.search(r"[\0-\x1f\x7f]", w) for w in words), "a word"
+        )
+        check(words == sorted(set(words), key=str.encode), "not sorted")
+
+
+def check_kinds(body: dict[str, Any]) -> None:
+    for name, kinds in ROWS.items():
+        check(isinstance(body[name], list), name)
+        for row in body[name]:
+            check(isinstance(row, list) and tuple(map(type, row)) == kinds, f"a row of {name}")
+    for _, mode, size, digest in body["files"]:
+        check(mode in MODES and size >= 0 and re.fullmatch("[0-9a-f]{32}", digest), "a file")
+    for digest in [row[0] for row in body["packs"]] + [row[4] for row in body["frames"]]:
+        check(re.fullmatch("[0-9a-f]{64}", digest), "a BLAKE3")
+    for name, value in body["needs"].items():
+        check(
+            name in NEEDS and isinstance(value, list) == (name in ("sonames", "sass", "ptx")), name
+        )
+        words = value if isinstance(value, list) else [value]
+        check(all(isinstance(w, str) and re.fullmatch(NEEDS[name], w) for w in words), name)
+        check(words == sorted(set(words), key=str.encode), "not sorted")
+    check(isinstance(body["provenance"], dict), "provenance")
 
 
 def check_paths(body: dict[str, Any]) -> None:
@@ -136,7 +193,7 @@ def unpack(store: Path, body: dict[str, Any], into: Path) -> None:
         check(xxhash.xxh3_128_digest(data).hex() == digest, f"{path} is not what was published")
         (into / path).parent.mkdir(parents=True, exist_ok=True)
         (into / path).write_bytes(data)
-        (into / path).chmod({"0644": 0o644, "0755": 0o755}[mode])
+        (into / path).chmod(MODES[mode])
     for path in body["dirs"]:
         (into / path).mkdir(parents=True)
     for path, target in body["links"]:
@@ -164,7 +221,7 @@ def frame(store: Path, pack: str, row: list[Any]) -> bytes:
 def publish(
     store: Path, fields: dict[str, Any], tree: Path, *, unique: bool = False, piece: int = 700
 ) -> None:
-    """[6] Pieces of equal length, every second one compressed if that helps; two packs with gaps."""
+    """[6] Pieces of one length, every second one compressed if that helps; two packs, gaps."""
     files, links, dirs, raw = described(tree)
     packs, frames = [bytearray(b"pack one"), bytearray(b"pack two")], []
     for number, at in enumerate(range(0, len(raw), piece)):

@@ -30,6 +30,8 @@ HERE = Path(__file__).parent
 VECTORS = HERE / "vectors"
 DOCUMENT = (HERE.parent / "docs" / "format.md").read_text()
 FIELDS = {"recipe": "thing", "commit": "1"}
+REFUSED_FIELDS = {"recipe": "thing", "arch": ["sm_75", "sm_80"]}
+"""The key of the manifest that those in refused.json were made from."""
 TREES: dict[str, Tree] = {
     "mixed": SMALL,
     "one file": {"a": b"x"},
@@ -195,12 +197,15 @@ def test_exactly_this_manifest_and_these_packs_become_a_tree(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("row", vector("refused.json"), ids=lambda row: row["why"])
-def test_a_manifest_is_refused_for_this_reason(row: dict[str, Any]) -> None:
+def test_a_manifest_is_refused_for_this_reason(row: dict[str, Any], tmp_path: Path) -> None:
     data = row["manifest"].encode() if "manifest" in row else bytes.fromhex(row["manifest_hex"])
     with pytest.raises(ArtcacheError) as refused:
         Manifest.from_bytes(data)
     assert refused.value.code == row["error"]
     assert row["message"] in str(refused.value)
+    (tmp_path / "manifest.json").write_bytes(data)
+    with pytest.raises(stranger.Refused):
+        stranger.understood(tmp_path / "manifest.json", REFUSED_FIELDS)
 
 
 # -- the document -------------------------------------------------------------------------

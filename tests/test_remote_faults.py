@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 from buckets import QUICK, gcs_store, s3_store
 from fault_proxy import Fault, FaultProxy, fault_proxy
+from servers import free_port
 
 from artcache.errors import (
     ArtcacheError,
@@ -41,18 +42,24 @@ class Rig(NamedTuple):
     direct: RemoteStore
 
 
-@pytest.fixture(params=["gs", "s3"])
-def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+@pytest.fixture(params=["gs", "s3"], scope="module")
+def rigs(request: pytest.FixtureRequest) -> Iterator[Rig]:
     make = {"gs": gcs_store, "s3": s3_store}[request.param]
     upstream: str = request.getfixturevalue({"gs": "gcs_url", "s3": "s3_url"}[request.param])
-    direct = make(upstream, monkeypatch)
-    direct.create(NAME, b"content")
-    direct.create(PACK, DATA)
-    with fault_proxy(upstream) as proxy:
-        bucket = direct.url.split("/")[2]
-        store = make(proxy.url, monkeypatch, bucket=bucket, limits=QUICK)
+    with pytest.MonkeyPatch.context() as patch, fault_proxy(upstream) as proxy:
+        direct = make(upstream, patch)
+        direct.create(NAME, b"content")
+        direct.create(PACK, DATA)
+        store = make(proxy.url, patch, bucket=direct.url.split("/")[2], limits=QUICK)
         assert store.identity
         yield Rig(proxy, store, direct)
+
+
+@pytest.fixture
+def rig(rigs: Rig) -> Iterator[Rig]:
+    rigs.proxy.heal()
+    yield rigs
+    rigs.proxy.heal()
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -162,13 +169,15 @@ def test_a_wish_beyond_our_patience_ends_at_once(rig: Rig) -> None:
     assert len(rig.proxy.requests) == 1
 
 
+@pytest.mark.parametrize("make", [gcs_store, s3_store])
 def test_a_server_that_is_down_is_unavailable_in_time(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig.proxy.close()
+    url = f"http://127.0.0.1:{free_port()}"
+    store = make(url, monkeypatch, bucket="abc", limits=QUICK)
     start = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        rig.store.get(NAME, limit=100)
+        store.get(NAME, limit=100)
     assert time.monotonic() - start < DEADLINE
 
 
@@ -184,12 +193,18 @@ def test_an_answer_that_was_lost_is_no_other_s_object(
     rig: Rig, fault: Fault, tmp_path: Path
 ) -> None:
     """The first attempt may have stored it: the second finds its own object."""
+    name = f"v1/lost/{time.time_ns()}"
     (tmp_path / "pack").write_bytes(DATA[:100_000])
-    for name, content in (("v1/new", b"mine"), ("v1/new.pack", tmp_path / "pack")):
+    for end, content in ((".json", b"mine"), (".pack", tmp_path / "pack")):
         rig.proxy.plan(fault, times=1, when=lambda request: request.method in ("POST", "PUT"))
-        rig.store.create(name, content)
-    assert rig.direct.get("v1/new", limit=10) == b"mine"
-    assert rig.direct.get("v1/new.pack", limit=100_000) == DATA[:100_000]
+        rig.store.create(name + end, content)
+    assert rig.direct.get(f"{name}.json", limit=10) == b"mine"
+    assert rig.direct.get(f"{name}.pack", limit=100_000) == DATA[:100_000]
+
+
+def test_the_same_bytes_by_another_are_another_s(rig: Rig) -> None:
+    with pytest.raises(ObjectExists):
+        rig.store.create(NAME, b"content")
 
 
 def test_another_s_object_is_another_s_also_after_a_fault(rig: Rig) -> None:

@@ -46,11 +46,18 @@ class Limits:
 
 
 class Passing(StoreUnavailable):
-    """A fault that may be gone at the next attempt. `after`: seconds the server asks for."""
+    """A fault that may be gone at the next attempt."""
 
-    def __init__(self, message: str, *, after: float | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, after: float | None = None, silent: bool = False, hint: str = ""
+    ) -> None:
+        """Args:
+        after: Seconds that the server asks to be left alone.
+        silent: It did not answer in time; asking often would only wait often.
+        """
         super().__init__(message, hint=hint)
         self.after = after
+        self.silent = silent
 
 
 class Moved:
@@ -82,7 +89,8 @@ class Watch:
         self._moved(count)
         if time.monotonic() > self._until:
             if not self._moved.enough(self._limits):
-                raise Passing(f"it sent almost nothing for {self._limits.stall:g} s")
+                words = f"it sent almost nothing for {self._limits.stall:g} s"
+                raise Passing(words, silent=True)
             self._until = time.monotonic() + self._limits.stall
 
 
@@ -104,6 +112,7 @@ def persist(
     patience = limits.patience if patience is None else patience
     jitter = tenacity.wait_random_exponential(multiplier=limits.first_wait * 2, max=8)
     start = time.monotonic()
+    number = silences = 0
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -111,10 +120,15 @@ def persist(
         return jitter(state) if asked is None else asked + jitter(state) / 4
 
     def stop(state: tenacity.RetryCallState) -> bool:
+        nonlocal silences
+        error = state.outcome.exception() if state.outcome else None
+        silences += isinstance(error, Passing) and error.silent
         gone = time.monotonic() - start
-        return state.attempt_number >= limits.attempts or gone + state.upcoming_sleep > patience
-
-    number = 0
+        return (
+            state.attempt_number >= limits.attempts
+            or silences > 1
+            or gone + state.upcoming_sleep > patience
+        )
 
     def once() -> _Result:
         nonlocal number
@@ -223,7 +237,8 @@ def unavailable(party: Party, error: BaseException) -> StoreUnavailable:
             )
         seen = seen.__cause__ or seen.__context__
     words = str(error) or type(error).__name__
-    return Passing(f"{party.url} does not answer: {words}")
+    silent = "timeout" in type(error).__name__.lower() or isinstance(error, TimeoutError)
+    return Passing(f"{party.url} does not answer: {words}", silent=silent)
 
 
 def spanned(party: Party, name: str, content_range: str, offset: int, length: int) -> None:

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from ..errors import Corrupt, ObjectNotFound, OverLimit
 from ..store import StoredObject
 from .faults import Limits, Moved, Party, Passing, by_status, spanned, unavailable
-from .remote import Body, Page, Read, cacheable
+from .remote import MARK, Body, Page, Read, cacheable
 
 if TYPE_CHECKING:
     from .google_login import Login
@@ -78,6 +78,7 @@ class GcsBucket:
             options["token"] = self._login.credentials or "anon"
         self.party = Party(self.party.url, identity, ADVICE)
         self._fs = gcsfs.core.GCSFileSystem(**options)
+        self._base: str = self._fs._location  # it would read the environment each time
         self._pid = os.getpid()
 
     # -- verbs ----------------------------------------------------------------------------
@@ -124,7 +125,14 @@ class GcsBucket:
         # cannot be in its bytes, and the digest that the server checks before it appears.
         boundary = secrets.token_hex(16)
         md5 = base64.b64encode(body.md5).decode()
-        facts = json.dumps({"name": key, "md5Hash": md5, "cacheControl": cacheable(key)})
+        facts = json.dumps(
+            {
+                "name": key,
+                "md5Hash": md5,
+                "cacheControl": cacheable(key),
+                "metadata": {MARK: body.mark},
+            }
+        )
         head = (
             f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{facts}\r\n"
             f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
@@ -141,7 +149,7 @@ class GcsBucket:
             "Content-Type": f'multipart/related; boundary="{boundary}"',
             "Content-Length": str(len(head) + body.size + len(tail)),
         }
-        url = f"{self._fs._location}/upload/storage/v1/b/{quote(self.name, safe='')}/o"
+        url = f"{self._base}/upload/storage/v1/b/{quote(self.name, safe='')}/o"
         async with self._request(
             "POST",
             url,
@@ -158,10 +166,10 @@ class GcsBucket:
             raise Passing(f"{self.party.url} stored other bytes of {key} than were sent")
         return str(stored["generation"])
 
-    async def same(self, key: str, body: Body) -> str | None:
+    async def ours(self, key: str, body: Body) -> str:
         facts = await self._facts(key)
-        same = facts.get("md5Hash") == base64.b64encode(body.md5).decode()
-        return str(facts["generation"]) if same else None
+        ours = (facts.get("metadata") or {}).get(MARK) == body.mark
+        return str(facts["generation"]) if ours else ""
 
     async def page(self, prefix: str, token: str, most: int) -> Page:
         url = f"{self._bucket()}/o"
@@ -196,14 +204,14 @@ class GcsBucket:
     # -- inside ---------------------------------------------------------------------------
 
     def _bucket(self, base: str | None = None) -> str:
-        top = f"{self._fs._location}/storage/v1" if base is None else base
+        top = f"{self._base}/storage/v1" if base is None else base
         return f"{top}/b/{quote(self.name, safe='')}"
 
     def _object(self, key: str, base: str | None = None) -> str:
         return f"{self._bucket(base)}/o/{quote(key, safe='')}"
 
     async def _facts(self, key: str) -> dict[str, Any]:
-        fields = "size,generation,md5Hash"
+        fields = "size,generation,metadata"
         async with self._request("GET", self._object(key), key, query={"fields": fields}) as answer:
             return await self._json(answer)
 

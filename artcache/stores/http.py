@@ -38,11 +38,11 @@ _PIECE = 256 << 10
 class HttpStore:
     def __init__(self, url: str, *, limits: Limits | None = None) -> None:
         """Raises `UsageError` for a URL that is none, or that shows a password."""
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             _ = parts.port
-        except ValueError:
-            raise UsageError(f"{url!r} has no valid port") from None
+        except ValueError as error:
+            raise UsageError(f"{url!r} is no URL: {error}") from None
         if not parts.hostname:
             raise UsageError(f"{url!r} names no host", hint="write it like https://host/folder")
         if parts.username is not None:

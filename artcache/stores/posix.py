@@ -14,7 +14,6 @@ import errno
 import filecmp
 import os
 import re
-import secrets
 import shlex
 import time
 from collections.abc import Iterator
@@ -135,7 +134,7 @@ class PosixStore:
 
     def quarantine(self, name: str) -> str:
         aside = self._root / "v1" / "quarantine"
-        target = aside / f"{name.replace('/', '.')}.{int(time.time())}.{secrets.token_hex(3)}"
+        target = aside / f"{name.replace('/', '.')}.{int(time.time())}.{os.urandom(3).hex()}"
         with self._errors(name, writing=True):
             if not os.path.lexists(self._path(name)):
                 raise ObjectNotFound(f"{self.url} has no {name}")
@@ -159,7 +158,7 @@ class PosixStore:
                 fsync_folder(place.parent)
 
     def _create_linked(self, final: Path, content: Content) -> None:
-        temporary = final.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
+        temporary = final.with_name(f"{_TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}")
         try:
             _write_new(temporary, content)
             try:

@@ -31,6 +31,7 @@ from .faults import Limits, Moved, Party, Passing, no_bucket, only_ours, persist
 
 _Result = TypeVar("_Result")
 _PIECE = 256 << 10
+MARK = "artcache-upload"
 NEW = ""
 """The version of an object that is not there."""
 
@@ -45,11 +46,12 @@ Page = tuple[list[StoredObject], str]
 
 
 class Body:
-    """What is uploaded, readable again for each attempt. Its MD5 is for the server's own check:
-    the one digest that both protocols verify before an object appears."""
+    """What is uploaded, readable again for each attempt."""
 
     def __init__(self, content: Content) -> None:
         self._content = content
+        self.mark = secrets.token_hex(8)
+        """Stored with the object, so that an upload whose answer was lost is known again."""
         hasher = hashlib.md5(usedforsecurity=False)
         try:
             with self.open() as file:
@@ -60,6 +62,7 @@ class Body:
         except OSError as error:
             raise LocalDisk(f"{content!s} cannot be read: {error.strerror}") from error
         self.md5 = hasher.digest()
+        """For the server: the one digest that both protocols check before an object appears."""
 
     def open(self) -> BinaryIO:
         content = self._content
@@ -100,8 +103,8 @@ class Bucket(Protocol):
         """Store it if its present version is `over`; returns the new version."""
         ...
 
-    async def same(self, key: str, body: Body) -> str | None:
-        """The object's version, if it has the body's bytes by its digest."""
+    async def ours(self, key: str, body: Body) -> str:
+        """The object's version if it bears the body's mark, else ''."""
         ...
 
     async def page(self, prefix: str, token: str, most: int) -> Page:
@@ -185,9 +188,8 @@ class RemoteStore:
                     ) from None
                 raise ObjectExists(f"{self._url}: {name} is gone") from None
             except ObjectExists:
-                # The answer to an earlier attempt may have been lost: then this one is ours.
-                ours = number > 1 and self._once(lambda moved: self._bucket.same(key, body))
-                if ours:
+                # The answer to an earlier attempt may have been lost: then it is ours.
+                if ours := self._once(lambda moved: self._bucket.ours(key, body)):
                     return ours
                 raise ObjectExists(f"{self._url}: {name} exists") from None
 
@@ -264,9 +266,10 @@ class RemoteStore:
         moved = Moved()
         future = asyncio.run_coroutine_threadsafe(work(moved), loop)
         try:
-            while not concurrent.futures.wait([future], self._limits.stall + 0.5).done:
+            while not concurrent.futures.wait([future], self._limits.stall * 1.1).done:
                 if not moved.enough(self._limits):
-                    raise Passing(f"{self._url} sends nothing for {self._limits.stall:g} s")
+                    words = f"{self._url} moved almost nothing for {self._limits.stall:g} s"
+                    raise Passing(words, silent=True)
             result = future.result()
         except concurrent.futures.CancelledError:
             raise Passing(f"{self._url}: the request was cancelled") from None

@@ -30,7 +30,7 @@ from .faults import (
     spanned,
     unavailable,
 )
-from .remote import Body, Page, Read, cacheable
+from .remote import MARK, Body, Page, Read, cacheable
 
 ADVICE = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for R2 or MinIO),"
@@ -162,6 +162,7 @@ class S3Bucket:
                     ContentLength=body.size,
                     ContentMD5=base64.b64encode(body.md5).decode(),
                     CacheControl=cacheable(key),
+                    Metadata={MARK: body.mark},
                     **condition,
                 )
         etag = str(answer["ETag"])
@@ -171,10 +172,10 @@ class S3Bucket:
             raise Passing(f"{self.party.url} stored other bytes of {key} than were sent")
         return etag
 
-    async def same(self, key: str, body: Body) -> str | None:
+    async def ours(self, key: str, body: Body) -> str:
         async with self._errors(key):
             answer = await self._call("head_object", Key=key)
-        return answer["ETag"] if answer["ETag"].strip('"') == body.md5.hex() else None
+        return str(answer["ETag"]) if answer["Metadata"].get(MARK) == body.mark else ""
 
     async def page(self, prefix: str, token: str, most: int) -> Page:
         more = {"ContinuationToken": token} if token else {}
