@@ -30,6 +30,8 @@ MAX_FRAME = 64 << 20
 MAX_TOTAL = 1 << 44
 MAX_PATH = 4095
 """Bytes of a path or a link's target: what Linux takes."""
+MAX_DEPTH = 64
+"""Objects and arrays in each other in `provenance`, itself counted."""
 
 MODES = {"0644": 0o644, "0755": 0o755}
 _MODE_NAMES = {mode: name for name, mode in MODES.items()}
@@ -158,6 +160,8 @@ class Manifest:
             raise OverLimit(f"more than {MAX_FILES} files")
         if self.size > MAX_TOTAL:
             raise OverLimit(f"{self.size} bytes of files; at most {MAX_TOTAL} are handled")
+        if _too_deep(self.provenance, MAX_DEPTH):
+            raise OverLimit(f"provenance that nests deeper than {MAX_DEPTH}")
         check_paths(
             [file.path for file in self.files],
             [(link.path, link.target) for link in self.links],
@@ -249,6 +253,13 @@ def _check_frames(packs: Sequence[Pack], frames: Sequence[Frame], size: int) -> 
             _bad(f"frame {number} lies outside its pack")
     if sum(frame.raw for frame in frames) != size:
         _bad("the frames do not add up to the files")
+
+
+def _too_deep(value: object, left: int) -> bool:
+    if not isinstance(value, (Mapping, list)):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return left == 0 or any(_too_deep(item, left - 1) for item in inner)
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,29 +64,33 @@ def write(
     digests = Digests(sizes)
     local = threading.local()
 
-    def work(row: list[Segment]) -> tuple[list[Segment], bytearray, bytes | bytearray, str]:
-        raw = _read_segments(root, found, row)
-        view = memoryview(raw)
+    raws = list(cut(sizes))
+    under_way = threads() + 1
+    free = _buffers(under_way, raws)
+
+    def work(row: list[Segment]) -> tuple[_Done, bytes | memoryview, str]:
+        buffer = free.pop()
+        raw = memoryview(buffer)[: sum(segment.length for segment in row)]
+        _read_segments(root, found, row, raw)
         for segment in row:
             if digests.is_whole(segment):
-                digests.whole(segment, view[segment.at : segment.at + segment.length])
+                digests.whole(segment, raw[segment.at : segment.at + segment.length])
         stored = _compress(local, raw, level)
-        return row, raw, stored, digest.blake3(stored)
+        return _Done(row, raw, buffer), stored, digest.blake3(stored)
 
     hasher, frames, offset = digest.blake3_hasher(), [], 0
-    raws = list(cut(sizes))
     with ThreadPoolExecutor(threads()) as pool:
         rows = segments(sizes, raws)
-        for row, raw, stored, blake3 in in_order(pool, work, rows, threads() + 1):
-            view = memoryview(raw)
-            for segment in row:
+        for done, stored, blake3 in in_order(pool, work, rows, under_way):
+            for segment in done.row:
                 if not digests.is_whole(segment):
-                    digests.piece(segment, view[segment.at : segment.at + segment.length])
+                    digests.piece(segment, done.raw[segment.at : segment.at + segment.length])
             out.write(stored)
             hasher.update(stored)
-            frames.append(Frame(0, offset, len(stored), len(raw), blake3))
+            frames.append(Frame(0, offset, len(stored), len(done.raw), blake3))
             offset += len(stored)
-            progress(len(raw))
+            progress(len(done.raw))
+            free.append(done.buffer)
     files = tuple(
         File(path, mode, size, xxh3)
         for (path, mode, size), xxh3 in zip(found.files, digests.found, strict=True)
@@ -94,12 +98,28 @@ def write(
     return Packed(files, Pack(hasher.hexdigest(), offset), tuple(frames))
 
 
-def _read_segments(root: Path, found: Scan, row: Sequence[Segment]) -> bytearray:
-    raw = bytearray(sum(segment.length for segment in row))
-    view = memoryview(raw)
+class _Done(NamedTuple):
+    """A frame that is done, but for the digests of the files that it shares with others."""
+
+    row: list[Segment]
+    raw: memoryview
+    buffer: mmap.mmap
+
+
+def _buffers(count: int, raws: Iterable[int]) -> list[mmap.mmap]:
+    """Memory for `count` frames, to be used again and again.
+
+    Fresh memory for each frame would cost as much as decompressing into it. These
+    begin at a page, which is what writes that pass the page cache need.
+    """
+    room = max(raws, default=1)
+    return [mmap.mmap(-1, room) for _ in range(count)]
+
+
+def _read_segments(root: Path, found: Scan, row: Sequence[Segment], raw: memoryview) -> None:
     for segment in row:
         path, _, size = found.files[segment.file]
-        target = view[segment.at : segment.at + segment.length]
+        target = raw[segment.at : segment.at + segment.length]
         handle = os.open(root / path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             done = 0
@@ -110,10 +130,9 @@ def _read_segments(root: Path, found: Scan, row: Sequence[Segment]) -> bytearray
                 done += count
         finally:
             os.close(handle)
-    return raw
 
 
-def _compress(local: threading.local, raw: bytearray, level: int) -> bytes | bytearray:
+def _compress(local: threading.local, raw: memoryview, level: int) -> bytes | memoryview:
     compressor = getattr(local, "compressor", None)
     if compressor is None:
         import zstandard
@@ -150,10 +169,7 @@ def unpack(
     writer = TreeWriter(manifest.files, into)
     local = threading.local()
     under_way = threads() + 1
-    room = max((frame.raw for frame in manifest.frames), default=0) or 1
-    # Used again and again: fresh memory costs as much as decompressing into it. A page's
-    # own address is what writes that pass the page cache need.
-    free = [mmap.mmap(-1, room) for _ in range(under_way)]
+    free = _buffers(under_way, (frame.raw for frame in manifest.frames))
 
     def work(item: tuple[Frame, list[Segment], dict[int, LargeFile]]) -> _Done:
         frame, row, shared = item
@@ -174,14 +190,6 @@ def unpack(
             writer.finish(done.row, done.raw)
             progress(len(done.raw))
             free.append(done.buffer)
-
-
-class _Done(NamedTuple):
-    """A frame that is written, but for the digests of the files that it shares with others."""
-
-    row: list[Segment]
-    raw: memoryview
-    buffer: mmap.mmap
 
 
 def open_frame(

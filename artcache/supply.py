@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from .compat import NO
 from .disk import disk_errors
 from .home import SUPPLIED
+from .manifest import File
 from .match import judge
 from .recipe import Recipe
 from .tree import digest_file
@@ -100,7 +101,7 @@ def as_tree(cache: Cache, entry: Entry) -> Iterator[Tree | None]:
     if not names:
         yield None
         return
-    from .install import Tree, TreeFile
+    from .install import Tree
 
     with cache.home.staging() as staging, disk_errors(cache.home.root, doing="link libraries"):
         (staging / FOLDER).mkdir()
@@ -112,5 +113,5 @@ def as_tree(cache: Cache, entry: Entry) -> Iterator[Tree | None]:
             except OSError:  # on another disk, or a file system without hard links
                 shutil.copyfile(real, copy)
             xxh3, size = digest_file(copy)
-            files.append(TreeFile(f"{FOLDER}/{name}", 0o644, size, xxh3))
+            files.append(File(f"{FOLDER}/{name}", 0o644, size, xxh3))
         yield Tree(staging, files)

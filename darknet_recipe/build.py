@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artcache.errors import BuildFailed, EmptyBuild
 from artcache.process import require_tool
 from artcache.recipe import BuildContext
+from artcache.toolchain import Cudnn, Toolkit
 
 from . import libraries
 from .objects import cuda_objects, cut_down
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 SOURCE_DATE = "1577836800"
 """For `__DATE__` and `__TIME__`: the first day of 2020, whenever and wherever it is built."""
+
+RUN_PATH = "$ORIGIN/lib:$ORIGIN/../lib:/usr/local/cuda/lib64"
+"""Where a build looks for CUDA and cuDNN: beside itself, as artcache supplies them, then where
+the vendor installs them. As the old DT_RPATH: what cuDNN loads later is looked for there too."""
 
 _LICENCES = re.compile(r"(?i)(licen[cs]e|copying|notice)(\..*)?")
 _BINDINGS = ("darknet.py", "python/darknet.py", "include/darknet.h", "include/yolo_v2_class.hpp")
@@ -66,6 +72,7 @@ def build_group(contexts: Sequence[BuildContext], plans: Sequence[Plan]) -> None
             (source / name).unlink()
         if one is not context:
             one.provenance.update(context.provenance)
+            its_plan.library_folders[:] = plan.library_folders
         make(one, its_plan, source)
         _collect(source, one.tree, its_plan.options)
 
@@ -105,18 +112,29 @@ def _require_tools(context: BuildContext, plan: Plan) -> dict[str, str]:
     if plan.options["OPENCV"]:
         compilers["opencv"] = libraries.opencv_version(context.runner)
     if plan.target.cuda:
-        kit = libraries.toolkit_for(context.host, plan.target, plan.toolchain)
+        kit, cudnn = _cuda_and_cudnn(context, plan)
         libraries.lay_cuda(kit, context.scratch)
         nvcc = require_tool(
             str(Path(kit.root) / "bin/nvcc"),
             hint=f"the CUDA toolkit in {kit.root} has no nvcc: install it anew",
         )
         compilers["nvcc"] = libraries.nvcc_release(context.runner, nvcc)
-    if plan.target.cudnn:
-        cudnn = libraries.cudnn_for(context.host, plan.target)
-        libraries.lay_cudnn(cudnn, context.scratch)
-        compilers["cudnn"] = cudnn.version
+        plan.library_folders[:] = [f"{kit.root}/lib64"]
+        if cudnn:
+            libraries.lay_cudnn(cudnn, context.scratch)
+            compilers["cudnn"] = cudnn.version
+            plan.library_folders.append(cudnn.library)
     return compilers
+
+
+def _cuda_and_cudnn(context: BuildContext, plan: Plan) -> tuple[Toolkit, Cudnn | None]:
+    """Both at the same time: on a bare machine each is a long download."""
+    with ThreadPoolExecutor(2) as pool:
+        kit = pool.submit(libraries.toolkit_for, context, plan.target, plan.toolchain)
+        cudnn = (
+            pool.submit(libraries.cudnn_for, context, plan.target) if plan.target.cudnn else None
+        )
+        return kit.result(), cudnn.result() if cudnn else None
 
 
 def _named_source(context: BuildContext, tree: Path) -> Path:
@@ -155,6 +173,7 @@ def _prepare(context: BuildContext, plan: Plan, source: Path) -> None:
     if plan.target.cuda:
         libraries.lay_driver_stub(context.runner, source, context.scratch)
         links += ["-L../driver", "-Wl,--allow-shlib-undefined", "-Wl,-rpath-link,../cuda/lib64"]
+        links += ["-Wl,--disable-new-dtags", f"-Wl,-rpath,'{RUN_PATH.replace('$', '$$')}'"]
     if plan.target.cudnn:
         flags.append("-I../cudnn/include")
         links.append("-L../cudnn/lib64")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from artcache.errors import UsageError
 from artcache.key import Key
-from artcache.recipe import BuildContext, Recipe, Request, SmokeContext, Variant
+from artcache.recipe import BuildContext, Recipe, Request, SmokeContext, Supplier, Variant
 from artcache.toolchain import HostFacts
 
 from .flavours import Flavour, having
@@ -29,6 +29,8 @@ class Plan(NamedTuple):
     patches: tuple[Patch, ...]
     toolchain: str | None = None
     """The request's, for choosing among the host's toolkits."""
+    library_folders: list[str] = []  # noqa: RUF012
+    """Filled by `build`: where the libraries are that it linked to, for the smoke test."""
 
 
 class DarknetRecipe(Recipe):
@@ -77,7 +79,7 @@ class DarknetRecipe(Recipe):
             "libc": host.libc,
             **extra,
         }
-        plan = Plan(source, goal, dict(values), chosen, request.toolchain)
+        plan = Plan(source, goal, dict(values), chosen, request.toolchain, [])
         return Variant(Key(self.full_fields(fields)), plan, source.note)
 
     def build(self, context: BuildContext) -> None:
@@ -92,6 +94,13 @@ class DarknetRecipe(Recipe):
             build_group(contexts, [context.plan for context in contexts])
         else:
             super().build_group(contexts)
+
+    def supplier(self, soname: str, key: Key) -> Supplier | None:
+        from . import cuda, cudnn
+
+        made_with, platform = str(key.get("cuda")), str(key.get("platform"))
+        found = cuda.supplier(soname, made_with, platform)
+        return found or cudnn.supplier(soname, made_with, platform)
 
     def smoke(self, context: SmokeContext) -> None:
         from .smoke import smoke

@@ -36,6 +36,9 @@ def allowed(host: HostFacts, toolchain: str | None) -> HostFacts:
         kits = tuple(kit for kit in host.toolkits if kit.origin == MACHINE)
         return host._replace(toolkits=kits)
     root = Path(toolchain).expanduser()
+    named = [kit for kit in host.toolkits if kit.root.rstrip("/") == str(root)]
+    if named:
+        return host._replace(toolkits=(named[0],))
     if not root.is_dir():
         raise UsageError(
             f"--toolchain {toolchain}: there is no such folder",
@@ -118,11 +121,9 @@ def machine_cudnn(host: HostFacts, wish: str | None, cuda_major: int) -> Cudnn |
 
 def conflict(cudnn: Cudnn) -> str:
     """Say in what its headers and its library are two different cuDNNs; empty if they are one."""
-    theirs = [
-        match[1]
-        for name in sorted(os.listdir(cudnn.library))
-        if (match := re.fullmatch(r"libcudnn\.so\.(\d+(?:\.\d+)*)", name))
-    ]
+    names = sorted(os.listdir(cudnn.library)) if os.path.isdir(cudnn.library) else []
+    found = (re.fullmatch(r"libcudnn\.so\.(\d+(?:\.\d+)*)", name) for name in names)
+    theirs = [match[1] for match in found if match]
     ours = cudnn.version.split(".")
     if not theirs or any(ours[: len(t.split("."))] == t.split(".") for t in theirs):
         return ""

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 from artcache.errors import BuildFailed, CommandFailed, MissingTool
 from artcache.process import require_tool
-from artcache.recipe import Request
-from artcache.toolchain import Cudnn, HostFacts, Toolkit
+from artcache.recipe import BuildContext, Request
+from artcache.toolchain import Cudnn, Toolkit
 
-from .target import Target, usable_toolkits
+from . import wheels
+from .cudnn_files import version_of as cudnn_version
+from .kits import WHEELS, allowed, conflict, machine_cudnn
+from .target import Target
 
 if TYPE_CHECKING:
     from artcache.process import Runner
@@ -98,37 +101,52 @@ def require_old_opencv(runner: Runner, source: str) -> None:
         )
 
 
-def toolkit_for(host: HostFacts, target: Target, toolchain: str | None) -> Toolkit:
-    """The toolkit of the version that the key names.
+def toolkit_for(context: BuildContext, target: Target, toolchain: str | None) -> Toolkit:
+    """The toolkit of the version that the key names: the machine's, else one of wheels.
 
     Raises:
-        MissingTool: this machine has none.
+        MissingTool: this machine has none, and the wheels make none.
     """
-    kits = usable_toolkits(host, Request(toolchain=toolchain))
+    assert target.cuda
+    kits = allowed(context.host, toolchain).toolkits
     for kit in kits:
         if kit.version == target.cuda:
             return kit
+    problem = wheels.toolchain_problem(target.cuda, target.archs, context.host.platform)
+    if toolchain in (None, WHEELS) and not problem:
+        root = context.fetch("cuda", Request(cuda=str(target.cuda), toolchain=WHEELS))
+        return Toolkit(str(root), target.cuda, str(target.cuda), WHEELS)
     there = ", ".join(str(kit.version) for kit in kits) or "none"
     raise MissingTool(
-        f"the CUDA toolkit {target.cuda} is not on this machine (there: {there})",
+        f"the CUDA toolkit {target.cuda} is not on this machine (there: {there})"
+        + (f", and {problem}" if problem else ""),
         hint=f"install it, build for one that is here, or fetch what others built for CUDA "
         f"{target.cuda}",
     )
 
 
-def cudnn_for(host: HostFacts, target: Target) -> Cudnn:
-    """The cuDNN of the major version that the key names, made for the build's CUDA.
+def cudnn_for(context: BuildContext, target: Target) -> Cudnn:
+    """The cuDNN of the major version that the key names: the machine's, else the wheels'.
 
     Raises:
-        MissingTool: this machine has none.
+        MissingTool: this machine has none, and there is no wheel of it.
     """
     assert target.cuda
-    for cudnn in host.cudnns:
-        if cudnn.major == target.cudnn and cudnn.cuda_major in (None, target.cuda.major):
-            return cudnn
+    major = target.cuda.major
+    if kept := machine_cudnn(context.host, str(target.cudnn), major):
+        return kept
+    wheel = wheels.CUDNNS.get((major, target.cudnn or 0))
+    if wheel and context.host.platform in wheel.digests:
+        # No exact CUDA version, so that one that was fetched before (a tarball's) serves as well.
+        request = Request(cudnn=str(target.cudnn), options={"CUDA": str(major)})
+        root = context.fetch("cudnn", request)
+        return Cudnn(
+            str(root / "include"), str(root / "lib64"), cudnn_version(root / "include"), major
+        )
+    conflicts = [text for found in context.host.cudnns if (text := conflict(found))]
     raise MissingTool(
-        f"cuDNN {target.cudnn} for CUDA {target.cuda.major} is not on this machine",
-        hint=f"install it (pip install nvidia-cudnn-cu{target.cuda.major}), "
+        "; ".join([f"cuDNN {target.cudnn} for CUDA {major} is not on this machine", *conflicts]),
+        hint="get it with `artcache fetch cudnn --source FILE --to /usr/local/cuda`, "
         "or build without it: --cudnn none",
     )
 

@@ -112,10 +112,13 @@ def _library_path(host: HostFacts, plan: Plan) -> dict[str, str]:
     if not plan.target.cuda:
         return {}
     folders = [
-        f"{kit.root}/{name}"
-        for kit in host.toolkits
-        if kit.version == plan.target.cuda
-        for name in ("lib64", "targets/x86_64-linux/lib", "lib")
+        *plan.library_folders,
+        *(
+            f"{kit.root}/{name}"
+            for kit in host.toolkits
+            if kit.version == plan.target.cuda
+            for name in ("lib64", "targets/x86_64-linux/lib", "lib")
+        ),
     ]
     folders += [cudnn.library for cudnn in host.cudnns if cudnn.major == plan.target.cudnn]
     folders += [os.environ.get("LD_LIBRARY_PATH", "")]

@@ -1,7 +1,8 @@
 """What a build is for: a CUDA version, architectures, a cuDNN; or the CPU alone.
 
-Pure: decided from the request and the host's facts, and refused here, before
-anything is fetched, where no compiler could do it.
+Decided from the request and the host's facts alone (and the folder that
+`--toolchain` names), and refused here, before anything is fetched, where no
+compiler could do it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from typing import NamedTuple
 
 from artcache.errors import MissingTool, UsageError
 from artcache.recipe import Request
-from artcache.toolchain import CudaVersion, GpuArch, HostFacts, Toolkit, compiles_for
+from artcache.toolchain import CudaVersion, GpuArch, HostFacts, compiles_for
+
+from . import wheels
+from .kits import WHEELS, allowed
 
 _TOOLKITS_TO_NAME = tuple(
     CudaVersion(*pair) for pair in ((10, 2), (11, 8), (12, 4), (12, 8), (12, 9), (13, 0))
 )
 """Offered in hints, where they would do."""
+_OLDEST_OF_CUDNN_9 = 50
+"""The first compute capability, times ten, that cuDNN 9 has code for."""
 
 
 class Target(NamedTuple):
@@ -60,15 +66,7 @@ def choose(host: HostFacts, request: Request, given: Mapping[str, bool]) -> Targ
             )
         return _cpu(request, given, "a machine without a GPU")
     cuda = _cuda(host, request, archs)
-    return Target(cuda, archs, _cudnn(host, request, given, cuda))
-
-
-def usable_toolkits(host: HostFacts, request: Request) -> tuple[Toolkit, ...]:
-    """The host's toolkits that `--toolchain` allows, the preferred one first."""
-    wish = request.toolchain
-    return tuple(
-        kit for kit in host.toolkits if wish is None or wish in (kit.origin, kit.root.rstrip("/"))
-    )
+    return Target(cuda, archs, _cudnn(host, request, given, cuda, archs))
 
 
 def _is_none(word: str | None) -> bool:
@@ -80,6 +78,7 @@ def _cpu(request: Request, given: Mapping[str, bool], because: str) -> Target:
         "--arch": bool(request.archs),
         "--cuda": bool(request.cuda) and not _is_none(request.cuda),
         "--cudnn": bool(request.cudnn) and not _is_none(request.cudnn),
+        "--toolchain": bool(request.toolchain),
         "GPU=1": bool(given.get("GPU")),
         "CUDNN=1": bool(given.get("CUDNN")),
     }
@@ -98,11 +97,17 @@ def _cuda(host: HostFacts, request: Request, archs: tuple[GpuArch, ...]) -> Cuda
     if named:
         if reasons := _refusals(named, archs):
             raise UsageError("; ".join(reasons), hint=_what_would_work(named, archs))
+        if request.toolchain == WHEELS:
+            _by_wheels(named, archs, host)
         return named
-    kits = usable_toolkits(host, request)
+    if request.toolchain == WHEELS:
+        return _by_wheels(wheels.DEFAULT, archs, host)
+    kits = allowed(host, request.toolchain).toolkits
     for kit in kits:
         if not _refusals(kit.version, archs):
             return kit.version
+    if request.toolchain is None and _wheels_would_do(host, request, archs):
+        return wheels.DEFAULT
     wanted = ", ".join(map(str, archs))
     if not kits:
         problem = f"there is no CUDA toolkit (nvcc) on this machine to compile for {wanted}"
@@ -114,6 +119,21 @@ def _cuda(host: HostFacts, request: Request, archs: tuple[GpuArch, ...]) -> Cuda
         hint="--cuda none makes a CPU build; a version (--cuda 12.8) fetches what others built; "
         "to build here, install a CUDA toolkit whose nvcc compiles for it",
     )
+
+
+def _by_wheels(cuda: CudaVersion, archs: tuple[GpuArch, ...], host: HostFacts) -> CudaVersion:
+    """`cuda`. Raises `UsageError` if the vendor's wheels cannot make that toolchain."""
+    if problem := wheels.toolchain_problem(cuda, archs, host.platform):
+        raise UsageError(problem, hint=wheels.toolchain_hint(archs, host.platform))
+    return cuda
+
+
+def _wheels_would_do(host: HostFacts, request: Request, archs: tuple[GpuArch, ...]) -> bool:
+    """Whether the wheels' toolkit compiles for these, and what it makes would run here."""
+    if wheels.toolchain_problem(wheels.DEFAULT, archs, host.platform):
+        return False
+    for_this_machine = host.gpus and not request.archs and host.driver_cuda
+    return not for_this_machine or host.driver_cuda >= wheels.DEFAULT  # type: ignore[operator]
 
 
 def _refusals(cuda: CudaVersion, archs: Iterable[GpuArch]) -> list[str]:
@@ -132,7 +152,11 @@ def _what_would_work(cuda: CudaVersion, archs: tuple[GpuArch, ...]) -> str:
 
 
 def _cudnn(
-    host: HostFacts, request: Request, given: Mapping[str, bool], cuda: CudaVersion
+    host: HostFacts,
+    request: Request,
+    given: Mapping[str, bool],
+    cuda: CudaVersion,
+    archs: tuple[GpuArch, ...],
 ) -> int | None:
     wish, option = request.cudnn, given.get("CUDNN")
     if _is_none(wish) or option is False:
@@ -141,12 +165,15 @@ def _cudnn(
         return None
     if wish:
         return _major(wish)
+    # The machine's own, else the wheels': what is fast on every GPU is the default.
     fitting = [c.major for c in host.cudnns if c.cuda_major in (None, cuda.major)]
+    wheel = wheels.CUDNNS.get((cuda.major, 9))
+    if not fitting and wheel and host.platform in wheel.digests:
+        fitting = [] if archs[0].capability < _OLDEST_OF_CUDNN_9 and not option else [9]
     if not fitting and option:
         raise MissingTool(
             f"CUDNN=1, and there is no cuDNN for CUDA {cuda.major} on this machine",
-            hint="install it (nvidia-cudnn-cu"
-            f"{cuda.major} from PyPI), or say --cudnn 9 to fetch what others built",
+            hint="install it, or say --cudnn 9 to fetch what others built",
         )
     return fitting[0] if fitting else None
 

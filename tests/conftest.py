@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from servers import gcs_url, s3_url  # noqa: F401
+from servers import gcs_url, loopback_only, s3_url  # noqa: F401
 
 REAL_HOME = Path.home()
 DOWNLOADS = Path(os.environ.get("XDG_CACHE_HOME") or REAL_HOME / ".cache") / "artcache-tests"

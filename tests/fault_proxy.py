@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PER_HOP = frozenset({"connection", "transfer-encoding", "keep-alive"})
+PER_HOP = frozenset({"connection", "transfer-encoding", "keep-alive", "host", "expect"})
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    """By lower-case names."""
     port: int
     """The client's: the same for requests on one connection."""
 
@@ -140,7 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _do(self) -> None:
         request = Request(
-            self.command, self.path, dict(self.headers.items()), self.client_address[1]
+            self.command,
+            self.path,
+            {name.lower(): value for name, value in self.headers.items()},
+            self.client_address[1],
         )
         fault = self.owner.fault_for(request)
         if fault.deaf is not None:
@@ -159,7 +163,6 @@ class _Handler(BaseHTTPRequestHandler):
         up = http.client.HTTPConnection(host, timeout=30)
         try:
             headers = {k: v for k, v in request.headers.items() if k.lower() not in PER_HOP}
-            headers.pop("Expect", None)
             up.request(self.command, self.path, body, headers)
             answer = up.getresponse()
             content = answer.read()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from artcache.install import Installed, Tree, TreeFile, TreeLink, install, uninstall
+from artcache.install import Installed, Tree, install, uninstall
+from artcache.manifest import File, Link
 
 BIG = b"\x7fELF" + bytes(range(251)) * 4600
 """More than 1 MiB: may be hard-linked."""
@@ -25,12 +26,12 @@ def make_tree(root: Path, content: dict[str, bytes | str], dirs: tuple[str, ...]
         place.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(item, str):
             place.symlink_to(item)
-            links.append(TreeLink(path, item))
+            links.append(Link(path, item))
         else:
             mode = 0o755 if path.startswith("bin/") else 0o644
             place.write_bytes(item)
             place.chmod(mode)
-            files.append(TreeFile(path, mode, len(item), xxhash.xxh3_128_hexdigest(item)))
+            files.append(File(path, mode, len(item), xxhash.xxh3_128_hexdigest(item)))
     root.mkdir(parents=True, exist_ok=True)
     return Tree(root, files, links, dirs)
 

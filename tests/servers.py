@@ -78,6 +78,27 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a library tries, nothing leaves this machine."""
+    look_up, connect = socket.getaddrinfo, socket.socket.connect
+
+    def local_look_up(host: object, *words: object, **more: object) -> object:
+        if host not in ("127.0.0.1", "localhost", b"127.0.0.1"):
+            raise socket.gaierror(socket.EAI_NONAME, f"a test looks for {host!r}")
+        return look_up(host, *words, **more)  # type: ignore[call-overload]
+
+    def local_connect(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            assert isinstance(address, tuple)
+            if address[0] != "127.0.0.1":
+                raise ConnectionRefusedError(f"a test connects to {address[0]}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", local_look_up)
+    monkeypatch.setattr(socket.socket, "connect", local_connect)
+
+
 def make_gcs_bucket(url: str) -> str:
     """A new, empty bucket's name."""
     name = f"bucket-{next(_numbers)}"

@@ -154,7 +154,12 @@ def check_kinds(body: dict[str, Any]) -> None:
         words = value if isinstance(value, list) else [value]
         check(all(isinstance(w, str) and re.fullmatch(NEEDS[name], w) for w in words), name)
         check(words == sorted(set(words), key=str.encode), "not sorted")
-    check(isinstance(body["provenance"], dict), "provenance")
+    check(isinstance(body["provenance"], dict) and depth(body["provenance"]) <= 64, "provenance")
+
+
+def depth(value: Any) -> int:
+    inner = list(value.values()) if isinstance(value, dict) else value
+    return 1 + max(map(depth, inner), default=0) if isinstance(inner, list) else 0
 
 
 def check_paths(body: dict[str, Any]) -> None:

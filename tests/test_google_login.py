@@ -17,14 +17,39 @@ from artcache.stores import google_login
 from artcache.stores.faults import Party
 from artcache.stores.google_login import Login
 
+pytestmark = pytest.mark.usefixtures("loopback_only")
+
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 PARTY = Party("gs://bucket", "someone", "sign in")
 
 
-def user_file(path: Path, token_uri: str = "http://127.0.0.1:1/token") -> Path:
+def user_file(path: Path) -> Path:
+    """What `gcloud auth application-default login` writes. Never refreshed here: google-auth
+    would ask Google itself for its token."""
     path.parent.mkdir(parents=True, exist_ok=True)
     body = {"type": "authorized_user", "client_id": "i", "client_secret": "s"}
-    path.write_text(json.dumps({**body, "refresh_token": "r", "token_uri": token_uri}))
+    path.write_text(json.dumps({**body, "refresh_token": "r"}))
+    return path
+
+
+def key_file(path: Path, token_url: str) -> Path:
+    """A service account's key; its token comes from where the file says."""
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    body = {"type": "service_account", "client_email": "robot@example.org", "project_id": "p"}
+    path.write_text(
+        json.dumps(
+            {**body, "private_key": pem.decode(), "private_key_id": "1", "token_uri": token_url}
+        )
+    )
     return path
 
 
@@ -127,14 +152,15 @@ def test_a_token_is_fetched_and_sent(
     with fault_proxy(gcs_url) as proxy:
         json_type = {"Content-Type": "application/json"}
         proxy.plan(Fault(200, json_type, token), when=lambda request: request.path == "/token")
-        file = user_file(tmp_path / "user.json", f"{proxy.url}/token")
+        file = key_file(tmp_path / "key.json", f"{proxy.url}/token")
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
         store = gcs_store(proxy.url, monkeypatch, bucket="abc")
+        assert store.identity == "service account robot@example.org"
         with pytest.raises(StoreUnavailable):
             list(store.list("v1"))
         list_requests = [request for request in proxy.requests if request.path != "/token"]
     assert len(proxy.requests) == len(list_requests) + 1
-    assert list_requests[0].headers["Authorization"] == "Bearer abc"
+    assert list_requests[0].headers["authorization"] == "Bearer abc"
 
 
 def test_a_login_that_was_revoked_is_denied_with_the_way_to_a_new_one(
@@ -142,7 +168,7 @@ def test_a_login_that_was_revoked_is_denied_with_the_way_to_a_new_one(
 ) -> None:
     with fault_proxy("http://127.0.0.1:1") as proxy:
         proxy.plan(Fault(400, {"Content-Type": "application/json"}, b'{"error": "invalid_grant"}'))
-        file = user_file(tmp_path / "user.json", f"{proxy.url}/token")
+        file = key_file(tmp_path / "key.json", f"{proxy.url}/token")
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
         store = gcs_store(proxy.url, monkeypatch, bucket="abc", limits=QUICK)
         with pytest.raises(StoreDenied, match="no longer good") as refused:
@@ -153,7 +179,7 @@ def test_a_login_that_was_revoked_is_denied_with_the_way_to_a_new_one(
 def test_no_token_for_want_of_a_network_is_an_unavailable_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = user_file(tmp_path / "user.json")
+    file = key_file(tmp_path / "key.json", "http://127.0.0.1:1/token")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     store = gcs_store("http://127.0.0.1:1", monkeypatch, bucket="abc", limits=QUICK)
     with pytest.raises(StoreUnavailable, match="no new token") as stopped:

@@ -174,7 +174,7 @@ def test_a_tree_with_an_unsafe_path_is_corrupt(desk, path):
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc", ""])
 def test_a_tree_with_a_link_that_leaves_it_is_corrupt(desk, target):
     with pytest.raises(Corrupt, match="leaves the tree"):
-        desk.install(room.Tree(desk.home, [], [room.TreeLink("a/b", target)]))
+        desk.install(room.Tree(desk.home, [], [room.Link("a/b", target)]))
 
 
 def test_a_damaged_cached_file_is_noticed_and_nothing_is_installed(desk, darknet):

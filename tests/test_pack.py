@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from artcache import frames, pack
+from artcache import frames, lay, pack
 from artcache.digest import blake3, xxh3
 from artcache.errors import BuildFailed, Corrupt, StoreUnavailable
 from artcache.manifest import File, Frame, Manifest, Pack
@@ -116,6 +116,16 @@ def test_links_come_back_as_links_also_when_they_lead_nowhere(tmp_path: Path) ->
     round_trip(
         tmp_path, {"lib/a.so": "a.so.1", "lib/a.so.1": b"x", "up": "lib/../lib", "no": "where"}
     )
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_large_files_come_back_by_the_page_cache_and_past_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    monkeypatch.setattr(lay._Ways, "is_direct_better", lambda self: direct)
+    block = RANDOM.randbytes(1 << 20)
+    tree = {"a": b"odd", "even": block * 9, "odd": block * 5 + b"the rest", "z": block}
+    round_trip(tmp_path, tree)
 
 
 def test_a_tree_without_a_byte_has_no_frame(tmp_path: Path) -> None:

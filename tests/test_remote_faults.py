@@ -28,6 +28,8 @@ from artcache.store import Store
 from artcache.stores.http import HttpStore
 from artcache.stores.remote import RemoteStore
 
+pytestmark = pytest.mark.usefixtures("loopback_only")
+
 NAME = "v1/manifests/thing/0a.json"
 PACK = "v1/packs/0a/0a.pack"
 DATA = bytes(i % 251 for i in range(300_000))

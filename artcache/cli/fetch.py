@@ -146,19 +146,14 @@ def per_architecture(request: Request) -> list[Request]:
 def _install(
     cache: Cache, done: Fetched, target: str, overwrite: bool, output: Output
 ) -> dict[str, Any]:
-    from artcache.install import Tree, TreeFile, TreeLink, install
+    from artcache.install import Tree, install
     from artcache.supply import as_tree
 
     if done.origin == "machine" and os.path.realpath(target) == os.path.realpath(done.path):
         return {"to": os.path.abspath(target), "kept": [], "materialised": {}}
 
     manifest = done.entry.manifest()
-    tree = Tree(
-        done.path,
-        [TreeFile(*file) for file in manifest.files],
-        [TreeLink(*link) for link in manifest.links],
-        manifest.dirs,
-    )
+    tree = Tree(done.path, manifest.files, manifest.links, manifest.dirs)
     put = functools.partial(
         install,
         prefix=Path(target),

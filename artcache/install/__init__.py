@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import Corrupt, Refused, UsageError
 from .durable import disk_trouble, local_disk, uninterrupted
 from .journal import Change, commit, has_journal, read_records, stage_name, state_folder
-from .plan import Plan, Record, Seen, Tree, TreeFile, TreeLink, Want, make_plan, wanted
+from .plan import Plan, Record, Seen, Tree, Want, make_plan, wanted
 from .site import Site, held, recover
 from .staging import rehearse, stage, stage_only_record
 from .survey import Facts, Survey
@@ -24,8 +24,6 @@ __all__ = [
     "Installed",
     "Record",
     "Tree",
-    "TreeFile",
-    "TreeLink",
     "Uninstalled",
     "install",
     "installed",

@@ -12,23 +12,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..errors import Corrupt
+from ..manifest import File, Link
 
 STATE = ".artcache"
 """The folder in every prefix that holds the owners' records, the lock and the journal."""
-
-
-class TreeFile(NamedTuple):
-    path: str
-    mode: int
-    """0o644 or 0o755."""
-    size: int
-    xxh3: str
-
-
-class TreeLink(NamedTuple):
-    path: str
-    target: str
-    """Relative to the link's own folder; never leaves the tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +23,8 @@ class Tree:
     """A verified tree in the local home."""
 
     root: Path
-    files: Sequence[TreeFile]
-    links: Sequence[TreeLink] = ()
+    files: Sequence[File]
+    links: Sequence[Link] = ()
     dirs: Sequence[str] = ()
     """The folders that hold nothing."""
 

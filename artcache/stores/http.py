@@ -198,7 +198,8 @@ class HttpStore:
         watch, parts, count = Watch(self._limits), [], 0
         try:
             while count < most and (
-                part := answer.raw.read(min(_PIECE, most - count), decode_content=False)
+                # What has come so far: `read` would wait for all of it, however long.
+                part := answer.raw.read1(min(_PIECE, most - count), decode_content=False)
             ):
                 parts.append(part)
                 count += len(part)
