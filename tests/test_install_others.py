@@ -17,6 +17,7 @@ from artcache.errors import (
     UsageError,
 )
 from artcache.install import installed, recover
+from artcache.manifest import Link
 
 pytest_plugins = ("install_fixtures",)
 
@@ -174,7 +175,7 @@ def test_a_tree_with_an_unsafe_path_is_corrupt(desk, path):
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc", ""])
 def test_a_tree_with_a_link_that_leaves_it_is_corrupt(desk, target):
     with pytest.raises(Corrupt, match="leaves the tree"):
-        desk.install(room.Tree(desk.home, [], [room.Link("a/b", target)]))
+        desk.install(room.Tree(desk.home, [], [Link("a/b", target)]))
 
 
 def test_a_damaged_cached_file_is_noticed_and_nothing_is_installed(desk, darknet):
