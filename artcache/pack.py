@@ -152,6 +152,7 @@ def unpack(
     fetch: Fetch,
     into: Path,
     *,
+    parallel: int = 0,
     progress: Progress = lambda count: None,
 ) -> None:
     """Write the manifest's tree into the empty folder `into`.
@@ -159,6 +160,10 @@ def unpack(
     Every stored byte passes BLAKE3 before it is decompressed, every file XXH3
     before this returns. On an error `into` holds a part of the tree: hand in a
     staging folder.
+
+    Args:
+        parallel: Frames to fetch at once, if more than there are threads for the work:
+            a far store is waited for, not computed with.
 
     Raises:
         Corrupt: bytes that are not the manifest's; the message names the frame or file.
@@ -182,7 +187,8 @@ def unpack(
     rows = segments(sizes, [frame.raw for frame in manifest.frames])
     with ExitStack() as stack:
         stack.callback(writer.close)
-        pool = stack.enter_context(ThreadPoolExecutor(threads()))
+        workers = max(threads(), parallel)
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
         items = (
             (frame, row, writer.open(row)) for frame, row in zip(manifest.frames, rows, strict=True)
         )

@@ -215,7 +215,8 @@ class Repository:
             into = staging / f"restored-{attempt}"
             into.mkdir()
             try:
-                unpack(found.manifest, self.fetch, into, progress=progress)
+                parallel = self.store.traits.parallel
+                unpack(found.manifest, self.fetch, into, parallel=parallel, progress=progress)
                 return into
             except (Corrupt, ObjectNotFound) as error:
                 failure = error  # once may be this machine's own accident

@@ -30,6 +30,9 @@ class StoreTraits(NamedTuple):
     writable: bool = True
     shared_disk: bool = False
     """`local_path` gives a file that can be read in place."""
+    parallel: int = 0
+    """Reads worth having under way at once, where each waits for an answer; 0: as many
+    as there are cores."""
     lists: bool = True
     """False for plain https: `list` yields nothing, whatever is there."""
 

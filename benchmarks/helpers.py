@@ -23,7 +23,12 @@ def restore(name: str, tree: str, store: str, home: str) -> None:
     assert done.origin == store, done
 
 
-def floor(name: str, tree: str, store: str, into: str) -> None:
+def floor(name: str, tree: str, store: str, into: str, way: str) -> None:
+    """Decode and write what `restore` restores, without a check.
+
+    Args:
+        way: `direct`, past the page cache, or `cached`.
+    """
     from artcache.repository import pack_name
 
     from .floor import decode_and_write
@@ -32,9 +37,8 @@ def floor(name: str, tree: str, store: str, into: str) -> None:
     key = cache.variants(_recipe(name, tree))[0].key
     found = cache.tiers[0].repository.find(key)
     assert found
-    decode_and_write(
-        found.manifest, Path(store, pack_name(found.manifest.packs[0].blake3)), Path(into)
-    )
+    pack = Path(store, pack_name(found.manifest.packs[0].blake3))
+    decode_and_write(found.manifest, pack, Path(into), direct=way == "direct")
 
 
 def publish(name: str, tree: str, store: str, scratch: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from artcache.errors import BuildFailed, EmptyBuild
 from artcache.process import require_tool
 from artcache.recipe import BuildContext
-from artcache.toolchain import Cudnn, Toolkit
+from artcache.toolchain import Toolkit
 
 from . import libraries
 from .objects import cuda_objects, cut_down
@@ -65,15 +65,15 @@ def build_group(contexts: Sequence[BuildContext], plans: Sequence[Plan]) -> None
     source = prepare(context, plan)
     make(context, plan, source)
     objects = cuda_objects(source / "obj", context.scratch / "objects")
+    made = dict(context.provenance)
     for one, its_plan in zip(contexts, plans, strict=True):
-        one.phase(f"link for {', '.join(map(str, its_plan.target.archs))}")
+        one.provenance.update(made, commands=list(made["commands"]))
         cut_down(one.runner, objects, source / "obj", its_plan.target.archs)
         for name in _targets(its_plan.options):
             (source / name).unlink()
         if one is not context:
-            one.provenance.update(context.provenance)
             its_plan.library_folders[:] = plan.library_folders
-        make(one, its_plan, source)
+        make(one, its_plan, source, only_link=True)
         _collect(source, one.tree, its_plan.options)
 
 
@@ -93,15 +93,17 @@ def prepare(context: BuildContext, plan: Plan) -> Path:
     return source
 
 
-def make(context: BuildContext, plan: Plan, source: Path) -> None:
-    """Compile what is not compiled yet, and link. Raises `CommandFailed`."""
-    words = ["make", f"-j{max(1, context.jobs)}", *_targets(plan.options)]
+def make(context: BuildContext, plan: Plan, source: Path, *, only_link: bool = False) -> None:
+    """Compile and link. Raises `CommandFailed`."""
+    # -B: a tree may come with objects of other flags, and make would take them as they are.
+    force = [] if only_link else ["-B"]
+    words = ["make", *force, f"-j{max(1, context.jobs)}", *_targets(plan.options)]
     words += make_words(plan.options, plan.target.archs)
     if plan.options["GPU"]:
         # Only its command line names nvcc for sure; temporary names would get into the bytes.
         words.append("NVCC=../cuda/bin/nvcc --objdir-as-tempdir")
-    context.provenance["commands"] = [shlex.join(words)]
-    context.phase("compile")
+    context.provenance.setdefault("commands", []).append(shlex.join(words))
+    context.phase("link" if only_link else "compile")
     context.runner.run(words, cwd=source, env={"SOURCE_DATE_EPOCH": SOURCE_DATE})
 
 
@@ -112,29 +114,35 @@ def _require_tools(context: BuildContext, plan: Plan) -> dict[str, str]:
     if plan.options["OPENCV"]:
         compilers["opencv"] = libraries.opencv_version(context.runner)
     if plan.target.cuda:
-        kit, cudnn = _cuda_and_cudnn(context, plan)
-        libraries.lay_cuda(kit, context.scratch)
-        nvcc = require_tool(
-            str(Path(kit.root) / "bin/nvcc"),
-            hint=f"the CUDA toolkit in {kit.root} has no nvcc: install it anew",
-        )
-        compilers["nvcc"] = libraries.nvcc_release(context.runner, nvcc)
-        plan.library_folders[:] = [f"{kit.root}/lib64"]
-        if cudnn:
-            libraries.lay_cudnn(cudnn, context.scratch)
-            compilers["cudnn"] = cudnn.version
-            plan.library_folders.append(cudnn.library)
+        compilers.update(_require_cuda(context, plan))
     return compilers
 
 
-def _cuda_and_cudnn(context: BuildContext, plan: Plan) -> tuple[Toolkit, Cudnn | None]:
-    """Both at the same time: on a bare machine each is a long download."""
-    with ThreadPoolExecutor(2) as pool:
-        kit = pool.submit(libraries.toolkit_for, context, plan.target, plan.toolchain)
-        cudnn = (
-            pool.submit(libraries.cudnn_for, context, plan.target) if plan.target.cudnn else None
-        )
-        return kit.result(), cudnn.result() if cudnn else None
+def _require_cuda(context: BuildContext, plan: Plan) -> dict[str, str]:
+    """Lay out CUDA and cuDNN; what this machine has is looked at before anything is downloaded."""
+    kit = libraries.toolkit_here(context.host, plan.target, plan.toolchain)
+    versions = {"nvcc": _use(context, plan, kit)} if kit else {}
+    with ThreadPoolExecutor(1) as pool:  # on a bare machine both are long downloads
+        coming = None if kit else pool.submit(libraries.toolkit_of_wheels, context, plan.target)
+        if plan.target.cudnn:
+            cudnn = libraries.cudnn_for(context, plan.target)
+            libraries.lay_cudnn(cudnn, context.scratch)
+            plan.library_folders.append(cudnn.library)
+            versions["cudnn"] = cudnn.version
+        if coming:
+            versions["nvcc"] = _use(context, plan, coming.result())
+    return versions
+
+
+def _use(context: BuildContext, plan: Plan, kit: Toolkit) -> str:
+    """What its nvcc says of itself."""
+    libraries.lay_cuda(kit, context.scratch)
+    plan.library_folders.append(f"{kit.root}/lib64")
+    nvcc = require_tool(
+        str(Path(kit.root) / "bin/nvcc"),
+        hint=f"the CUDA toolkit in {kit.root} has no nvcc: install it anew",
+    )
+    return libraries.nvcc_release(context.runner, nvcc)
 
 
 def _named_source(context: BuildContext, tree: Path) -> Path:

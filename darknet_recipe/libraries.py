@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from artcache.errors import BuildFailed, CommandFailed, MissingTool
 from artcache.process import require_tool
 from artcache.recipe import BuildContext, Request
-from artcache.toolchain import Cudnn, Toolkit
+from artcache.toolchain import Cudnn, HostFacts, Toolkit
 
 from . import wheels
 from .cudnn_files import version_of as cudnn_version
@@ -101,21 +101,20 @@ def require_old_opencv(runner: Runner, source: str) -> None:
         )
 
 
-def toolkit_for(context: BuildContext, target: Target, toolchain: str | None) -> Toolkit:
-    """The toolkit of the version that the key names: the machine's, else one of wheels.
+def toolkit_here(host: HostFacts, target: Target, toolchain: str | None) -> Toolkit | None:
+    """The machine's toolkit of the version that the key names; None where wheels make one.
 
     Raises:
         MissingTool: this machine has none, and the wheels make none.
     """
     assert target.cuda
-    kits = allowed(context.host, toolchain).toolkits
+    kits = allowed(host, toolchain).toolkits
     for kit in kits:
         if kit.version == target.cuda:
             return kit
-    problem = wheels.toolchain_problem(target.cuda, target.archs, context.host.platform)
+    problem = wheels.toolchain_problem(target.cuda, target.archs, host.platform)
     if toolchain in (None, WHEELS) and not problem:
-        root = context.fetch("cuda", Request(cuda=str(target.cuda), toolchain=WHEELS))
-        return Toolkit(str(root), target.cuda, str(target.cuda), WHEELS)
+        return None
     there = ", ".join(str(kit.version) for kit in kits) or "none"
     raise MissingTool(
         f"the CUDA toolkit {target.cuda} is not on this machine (there: {there})"
@@ -123,6 +122,13 @@ def toolkit_for(context: BuildContext, target: Target, toolchain: str | None) ->
         hint=f"install it, build for one that is here, or fetch what others built for CUDA "
         f"{target.cuda}",
     )
+
+
+def toolkit_of_wheels(context: BuildContext, target: Target) -> Toolkit:
+    """One that is assembled of the vendor's wheels, or was once."""
+    root = context.fetch("cuda", Request(cuda=str(target.cuda), toolchain=WHEELS))
+    assert target.cuda
+    return Toolkit(str(root), target.cuda, str(target.cuda), WHEELS)
 
 
 def cudnn_for(context: BuildContext, target: Target) -> Cudnn:

@@ -188,7 +188,7 @@ NVCC = """\
 echo "nvcc: NVIDIA (R) Cuda compiler driver"
 echo "Cuda compilation tools, release 12.8, V12.8.93"
 """
-GPU_REQUEST = {"archs": GpuArch.parse_list("75"), "cuda": "12.8"}
+GPU_REQUEST = {"archs": GpuArch.parse_list("75"), "cuda": "12.8", "cudnn": "none"}
 ASKS_FOR_CUDA = TINY_MAIN.replace("#include", "#include <cuda_stub.h>\n#include", 1)
 
 
@@ -245,7 +245,7 @@ def test_patches_reach_every_compiler_call(tmp_path: Path, toolkit: Toolkit) -> 
     main = f"#ifndef FROM_CUDNN\n#error no patch\n#endif\n{TINY_MAIN}"
     tree = tiny_tree(tmp_path / "tree", main=main, makefile=makefile)
     host = HostFacts(toolkits=(toolkit,), cudnns=(cudnn,))
-    context = made(tree, tmp_path / "b", host, **GPU_REQUEST)
+    context = made(tree, tmp_path / "b", host, **{**GPU_REQUEST, "cudnn": "9"})
 
     assert context.provenance["patches"] == ["cudnn-8-preferences"]
     assert context.provenance["compilers"]["cudnn"] == "9.1.0"
@@ -255,12 +255,12 @@ def test_a_toolkit_that_is_not_there(tree: Path, tmp_path: Path, toolkit: Toolki
     archs = GpuArch.parse("75")
     with pytest.raises(MissingTool, match=r"toolkit 12\.4 is not on this machine \(there: 12\.8"):
         made(tree, tmp_path / "a", HostFacts(toolkits=(toolkit,)), archs=archs, cuda="12.4")
-    with pytest.raises(MissingTool, match="cuDNN 9 for CUDA 12 is not on this machine"):
+    with pytest.raises(MissingTool, match="cuDNN 7 for CUDA 12 is not on this machine"):
         made(
             *(tiny_tree(tmp_path / "2"), tmp_path / "b", HostFacts(toolkits=(toolkit,))),
             archs=archs,
             cuda="12.8",
-            cudnn="9",
+            cudnn="7",
         )
 
 

@@ -164,11 +164,13 @@ def test_the_first_toolkit_that_can_is_taken() -> None:
 @pytest.mark.parametrize(
     ("cudnns", "request_", "expected"),
     [
-        ((), {}, "none"),
+        ((), {}, "9"),  # of the vendor's wheels
+        ((), {"cuda": "10.2"}, "none"),
+        ((), {"archs": GpuArch.parse("3.7"), "cuda": "11.8"}, "none"),
         ((CUDNN_9,), {}, "9"),
         ((CUDNN_9,), {"cudnn": "none"}, "none"),
         ((CUDNN_9,), {"options": {"CUDNN": "0"}}, "none"),
-        ((Cudnn("i", "l", "9.1", cuda_major=13),), {}, "none"),
+        ((Cudnn("i", "l", "9.1", cuda_major=13),), {"cuda": "10.2"}, "none"),
         ((Cudnn("i", "l", "9.1", cuda_major=13), Cudnn("i", "l", "8.9", cuda_major=12)), {}, "8"),
     ],
 )
@@ -226,8 +228,11 @@ def test_a_gpu_without_a_compiler_for_it(toolkits: tuple[Toolkit, ...], message:
 
 
 def test_cudnn_that_is_not_there() -> None:
-    with pytest.raises(MissingTool, match="no cuDNN for CUDA 12"):
-        variants(HostFacts(gpus=T4.gpus, toolkits=T4.toolkits), options={"CUDNN": "1"})
+    host = HostFacts(gpus=T4.gpus, toolkits=T4.toolkits)
+
+    assert field("cudnn", host, options={"CUDNN": "1"}) == "9"
+    with pytest.raises(MissingTool, match="no cuDNN for CUDA 10"):
+        variants(host, cuda="10.2", options={"CUDNN": "1"})
 
 
 # -- words for make ------------------------------------------------------------------------

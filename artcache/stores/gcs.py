@@ -113,9 +113,12 @@ class GcsBucket:
             data = b"".join(parts)
             if count != (span[1] if span else count if length is None else length):
                 raise Passing(f"{self.party.url} broke off {key} at byte {count}")
+            generation = answer.headers.get("X-Goog-Generation")
+            if not generation:  # a proxy's own page, with a friendly 200
+                raise Passing(f"what answers for {self.party.url} is no Cloud Storage")
             if not span:
                 self._check_md5(answer.headers.getall("X-Goog-Hash", []), key, data)
-            return Read(data, answer.headers.get("X-Goog-Generation", ""))
+            return Read(data, generation)
 
     async def size(self, key: str) -> int:
         return int((await self._facts(key))["size"])

@@ -66,7 +66,11 @@ class HttpStore:
     @property
     def traits(self) -> StoreTraits:
         return StoreTraits(
-            exclusive_create=True, durable_on_return=True, writable=False, lists=False
+            exclusive_create=True,
+            durable_on_return=True,
+            writable=False,
+            parallel=8,
+            lists=False,
         )
 
     @property

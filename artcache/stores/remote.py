@@ -136,7 +136,7 @@ class RemoteStore:
 
     @property
     def traits(self) -> StoreTraits:
-        return StoreTraits(exclusive_create=True, durable_on_return=True)
+        return StoreTraits(exclusive_create=True, durable_on_return=True, parallel=8)
 
     @property
     def identity(self) -> str:
@@ -290,7 +290,7 @@ def split(scheme: str, rest: str, url: str) -> tuple[str, str]:
         UsageError: no bucket, or a name that none can have.
     """
     bucket, _, prefix = rest.partition("/")
-    prefix = prefix.strip("/")
+    prefix = prefix.rstrip("/")
     hint = f"write it like {scheme}://my-bucket/artcache"
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
         raise UsageError(f"{url!r}: {bucket!r} is no name of a bucket", hint=hint)
