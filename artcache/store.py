@@ -28,6 +28,8 @@ class StoreTraits(NamedTuple):
     durable_on_return: bool
     """False where bytes may wait on this machine after `create` returned."""
     writable: bool = True
+    swaps: bool = False
+    """It is a `SwapStore`: of several that replace one object exactly one succeeds."""
     shared_disk: bool = False
     """`local_path` gives a file that can be read in place."""
     parallel: int = 0
@@ -99,6 +101,27 @@ class Store(Protocol):
 
         Raises:
             ObjectNotFound: no such object.
+        """
+        ...
+
+
+NEW = ""
+"""The version of an object that is not there, for `SwapStore.swap`."""
+
+
+class SwapStore(Store, Protocol):
+    """A store that replaces a small object if it is still the one that was read: for leases.
+    Artifacts are never replaced."""
+
+    def get_versioned(self, name: str, *, limit: int) -> tuple[bytes, str]:
+        """As `get`, and the version of what was read."""
+        ...
+
+    def swap(self, name: str, content: bytes, over: str) -> str:
+        """Replace the object whose version is `over` (`NEW`: create it); the new version.
+
+        Raises:
+            ObjectExists: its version is another by now.
         """
         ...
 

@@ -79,7 +79,7 @@ def build_group(contexts: Sequence[BuildContext], plans: Sequence[Plan]) -> None
 
 def prepare(context: BuildContext, plan: Plan) -> Path:
     """The source, patched and with its Makefile pointed at CUDA and cuDNN."""
-    compilers = _require_tools(context, plan)
+    compilers = require_tools(context, plan)
     source = _named_source(context, obtain(context, plan.source))
     _check_makefile(context, source, plan)
     _prepare(context, plan, source)
@@ -107,7 +107,8 @@ def make(context: BuildContext, plan: Plan, source: Path, *, only_link: bool = F
     context.runner.run(words, cwd=source, env={"SOURCE_DATE_EPOCH": SOURCE_DATE})
 
 
-def _require_tools(context: BuildContext, plan: Plan) -> dict[str, str]:
+def require_tools(context: BuildContext, plan: Plan) -> dict[str, str]:
+    """Lay out CUDA and cuDNN; the versions of all that compiles. Raises `MissingTool`."""
     compilers = libraries.require_compilers(context.runner)
     if plan.source.kind in ("git", "clone"):
         require_tool("git")
@@ -158,7 +159,7 @@ def _check_makefile(context: BuildContext, source: Path, plan: Plan) -> None:
         raise BuildFailed(
             f"the source {plan.source.name} has no Makefile, so it is no darknet that this "
             "recipe can build",
-            hint="forks that build with CMake only are not supported",
+            hint="of those that build with CMake only, hank-ai's is known: --source hank-ai",
         )
     text = makefile.read_text(errors="replace")
     if plan.options["OPENCV"] and "opencv4" not in text:
@@ -214,11 +215,15 @@ def _collect(source: Path, tree: Path, options: Mapping[str, bool]) -> None:
         (tree / name).chmod(0o755)
     for folder in ("cfg", "data"):
         copy_folder(source / folder, tree / folder)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and _LICENCES.fullmatch(path.name):
-            copy_file(path, tree / path.name)
-            (tree / path.name).chmod(0o644)
+    copy_licences(source, tree)
     if options["LIBSO"]:
         for name in _BINDINGS:
             if (source / name).is_file():
                 copy_file(source / name, tree / name)
+
+
+def copy_licences(source: Path, tree: Path) -> None:
+    for path in sorted(source.iterdir()):
+        if path.is_file() and _LICENCES.fullmatch(path.name):
+            copy_file(path, tree / path.name)
+            (tree / path.name).chmod(0o644)

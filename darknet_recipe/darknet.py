@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 class DarknetRecipe(Recipe):
     name = "darknet"
     version = "1"
-    summary = "the darknet detector: AlexeyAB's, pjreddie's, the Colab fork, or one of your own"
+    summary = "the darknet detector: AlexeyAB's, pjreddie's, hank-ai's, the Colab fork, or your own"
     options = MEANINGS
 
     def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
@@ -46,12 +46,14 @@ class DarknetRecipe(Recipe):
         goal = choose(host, request, given)
         values = complete(given, gpu=goal.cuda is not None, cudnn=goal.cudnn is not None)
         source = resolve(request.source, request.ref, runner)
+        _add_what_it_needs(source, given, values)
         if missing := _missing(source.flavour, values):
+            its_file = "CMakeLists.txt" if source.flavour.cmake else "Makefile"
             raise UsageError(
-                f"the Makefile of {source.name} has no {missing}",
+                f"the {its_file} of {source.name} has no {missing}",
                 hint=f"{missing} is known to {having(missing)}",
             )
-        extra = _opencv(runner) if values["OPENCV"] else {}
+        extra = _opencv(runner, source) if values["OPENCV"] else {}
         sources = [source]
         # A ref names a commit of the default source, which Debian's package does not have.
         if request.source is None and not request.ref:
@@ -83,14 +85,18 @@ class DarknetRecipe(Recipe):
         return Variant(Key(self.full_fields(fields)), plan, source.note)
 
     def build(self, context: BuildContext) -> None:
-        from .build import build
+        if context.plan.source.flavour.cmake:
+            from .cmake import build
+        else:
+            from .build import build
 
         build(context, context.plan)
 
     def build_group(self, contexts: Sequence[BuildContext]) -> None:
         from .build import build_group
 
-        if len(contexts) > 1 and all(context.plan.target.cuda for context in contexts):
+        by_make = [c.plan.target.cuda and not c.plan.source.flavour.cmake for c in contexts]
+        if len(contexts) > 1 and all(by_make):
             build_group(contexts, [context.plan for context in contexts])
         else:
             super().build_group(contexts)
@@ -113,8 +119,16 @@ def _missing(flavour: Flavour, values: Mapping[str, bool]) -> str:
     return next((name for name, on in values.items() if on and name not in flavour.options), "")
 
 
-def _opencv(runner: Runner) -> dict[str, str]:
+def _add_what_it_needs(source: Source, given: Mapping[str, bool], values: dict[str, bool]) -> None:
+    for name in sorted(source.flavour.always):
+        if given.get(name) is False:
+            raise UsageError(f"{source.name} cannot be built without {name}")
+        values[name] = True
+
+
+def _opencv(runner: Runner, source: Source) -> dict[str, str]:
     """OpenCV's version is in the name of its libraries, so it is in the key of such a build."""
     from .libraries import opencv_version
 
-    return {"opencv": opencv_version(runner)}
+    needs_it = "OPENCV" in source.flavour.always
+    return {"opencv": opencv_version(runner, source.name if needs_it else "")}

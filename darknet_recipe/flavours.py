@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .options import MEANINGS
-from .patches import ALL, CUDNN_8, Patch
+from .patches import ALL, CUDNN_8, PORTABLE, Patch
 
 EVERY_OPTION = frozenset(MEANINGS)
 
@@ -39,10 +39,23 @@ class Flavour(NamedTuple):
     """The repairs that `commit` needs, each under its own condition."""
     package: DebianPackage | None = None
     """Where the tree comes from, if not from `url`."""
+    cmake: bool = False
+    """Built by CMake, not by its Makefile."""
+    always: frozenset[str] = frozenset()
+    """Options that it cannot be built without."""
+    also_at: str = ""
+    """A second home of the same repository, spelled as `url`."""
+    version: str = ""
+    """What `git describe --tags` says of `commit`, without the commit; for CMake."""
 
     def patches_at(self, commit: str) -> tuple[Patch, ...]:
         """At an unknown commit, all of them: one that is not needed changes nothing."""
-        return self.patches if commit == self.commit else ALL
+        return self.patches if self.cmake or commit == self.commit else ALL
+
+    def version_at(self, commit: str) -> str:
+        """In the words of `git describe --long`; of an unknown commit only that is true."""
+        known = self.version if self.version and commit == self.commit else "v0.0-0"
+        return f"{known}-g{commit[:8]}"
 
 
 ALEXEYAB = Flavour(
@@ -75,20 +88,32 @@ DEBIAN = Flavour(
         sha256="ec536ae11853846aab96183d8ec18730a46cce71f7d935768d235029329f9e93",
     ),
 )
+HANK_AI = Flavour(
+    name="hank-ai",
+    url="https://github.com/hank-ai/darknet",
+    commit="f684e1d75d4594298c8e73acc727ba6cf2e81c60",
+    # With cuDNN it always uses half precision where the GPU can.
+    options=EVERY_OPTION - {"CUDNN_HALF"},
+    patches=(PORTABLE,),
+    cmake=True,
+    always=frozenset({"OPENCV"}),
+    also_at="https://codeberg.org/CCodeRun/darknet",
+    version="v5.1-104",
+)
 UNKNOWN = Flavour(name="", url="", commit="")
 """A fork of the user's own: its Makefile is looked at when it is there."""
 
 BY_NAME: Mapping[str, Flavour] = {
-    **{flavour.name: flavour for flavour in (ALEXEYAB, PJREDDIE, COLAB, DEBIAN)},
+    **{flavour.name: flavour for flavour in (ALEXEYAB, PJREDDIE, COLAB, DEBIAN, HANK_AI)},
     "upstream": ALEXEYAB,
 }
 
 
 def by_url(canonical: str) -> Flavour:
     """The flavour of that URL; `UNKNOWN` if there is none."""
-    for flavour in (ALEXEYAB, PJREDDIE, COLAB):
+    for flavour in (ALEXEYAB, PJREDDIE, COLAB, HANK_AI):
         # GitHub's owners and repositories are the same in any case.
-        if flavour.url.lower() == canonical.lower():
+        if canonical.lower() in (flavour.url.lower(), flavour.also_at.lower()):
             return flavour
     return UNKNOWN
 

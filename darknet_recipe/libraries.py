@@ -70,8 +70,11 @@ def nvcc_release(runner: Runner, nvcc: str) -> str:
     return next((line for line in lines if "release" in line), lines[-1])
 
 
-def opencv_version(runner: Runner) -> str:
+def opencv_version(runner: Runner, needed_by: str = "") -> str:
     """OpenCV's version.
+
+    Args:
+        needed_by: The source that cannot do without it; empty: an option asks for it.
 
     Raises:
         MissingTool: no OpenCV to compile with, or no pkg-config to find it by.
@@ -81,9 +84,11 @@ def opencv_version(runner: Runner) -> str:
         version = runner.run([pkg_config, "--modversion", name], check=False).strip()
         if version:
             return version
+    because = f"{needed_by} needs OpenCV" if needed_by else "OPENCV=1"
     raise MissingTool(
-        "OPENCV=1, and OpenCV's headers are not on this machine",
-        hint="install them, for example: apt-get install -y libopencv-dev; or leave OPENCV out",
+        f"{because}, and OpenCV's headers are not on this machine",
+        hint="install them, for example: apt-get install -y libopencv-dev"
+        + ("" if needed_by else "; or leave OPENCV out"),
     )
 
 

@@ -79,11 +79,15 @@ class Patch(NamedTuple):
     text: str = ""
     flags: str = ""
     """For every compiler call: gcc, g++ and nvcc understand them."""
+    always: bool = False
+    """Applies whatever the versions are."""
+    replaced: tuple[tuple[str, str], ...] = ()
+    """Words in CMake's files, each with what takes its place."""
 
     def applies(self, cuda: CudaVersion | None, cudnn: int | None) -> bool:
         by_cuda = self.min_cuda is not None and cuda is not None and cuda >= self.min_cuda
         by_cudnn = self.min_cudnn is not None and cudnn is not None and cudnn >= self.min_cudnn
-        return by_cuda or by_cudnn
+        return self.always or by_cuda or by_cudnn
 
 
 CUDNN_8 = Patch(
@@ -100,7 +104,18 @@ CUDA_13 = Patch(
     min_cuda=CudaVersion(13, 0),
     flags="-DcudaThreadSynchronize=cudaDeviceSynchronize",
 )
+PORTABLE = Patch(
+    name="any-cpu",
+    reason="hank-ai's files compile for the CPU that compiles, and the result is to run on others",
+    always=True,
+    replaced=(
+        ("-march=native", "-march=haswell"),
+        ("-mtune=native", "-mtune=generic"),
+        ("-msse4a", "-msse4.2"),  # AMD's alone
+    ),
+)
 ALL: tuple[Patch, ...] = (CUDNN_8, CUDA_13)
+"""Those for a Makefile that nobody looked at."""
 
 
 def applying(
@@ -112,5 +127,15 @@ def applying(
 
 def digest(patches: Iterable[Patch]) -> str:
     """The key's `patches`: a digest of all that they put in; `none` for none."""
-    parts = [part for p in patches for part in (p.name, p.path, p.text, p.flags)]
+    parts = [
+        part
+        for p in patches
+        for part in (
+            p.name,
+            p.path,
+            p.text,
+            p.flags,
+            *(word for pair in p.replaced for word in pair),
+        )
+    ]
     return xxh3("\0".join(parts).encode()) if parts else "none"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import filecmp
 import os
 import re
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .. import digest
 from ..disk import fsync_folder
 from ..errors import (
     ArtcacheError,
@@ -30,9 +32,11 @@ from ..errors import (
     StoreDenied,
     StoreUnavailable,
 )
-from ..store import Content, StoredObject, StoreTraits, checked_name
+from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
 
 _TEMPORARY = ".tmp-"
+_MOMENT = 5.0
+"""Seconds; under such a lock a small file is read and written."""
 _GOOD_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.mergerfs", "fuseblk"})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -59,6 +63,7 @@ class PosixStore:
         return StoreTraits(
             exclusive_create=not self._mount_like,
             durable_on_return=not self._mount_like,
+            swaps=not self._mount_like,
             shared_disk=True,
         )
 
@@ -142,6 +147,31 @@ class PosixStore:
             self._path(name).replace(target)
         return str(target)
 
+    # -- for leases -----------------------------------------------------------------------
+
+    def get_versioned(self, name: str, *, limit: int) -> tuple[bytes, str]:
+        data = self.get(name, limit=limit)
+        return data, digest.xxh3(data)
+
+    def swap(self, name: str, content: bytes, over: str) -> str:
+        final = self._path(name)
+        temporary = final.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
+        with self._errors(name, writing=True):
+            self._make_folder(final.parent)
+            with locked(final.parent / ".lock", self.url):
+                try:
+                    present = digest.xxh3(final.read_bytes())
+                except FileNotFoundError:
+                    present = NEW
+                if present != over:
+                    raise ObjectExists(f"{self.url}: {name} is another by now")
+                try:
+                    temporary.write_bytes(content)
+                    temporary.replace(final)
+                finally:
+                    temporary.unlink(missing_ok=True)
+        return digest.xxh3(content)
+
     # -- inside ---------------------------------------------------------------------------
 
     def _path(self, name: str) -> Path:
@@ -216,6 +246,27 @@ class PosixStore:
                     + (f", or configure it as read-only: read:{self.url}" if writing else ""),
                 ) from error
             raise StoreUnavailable(f"{self.url} does not answer: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, url: str) -> Iterator[None]:
+    """Be the only one, on this and other machines, for a moment. The kernel frees it on death.
+
+    Raises:
+        StoreUnavailable: somebody holds it for longer than a moment.
+        OSError: this file system has no locks.
+    """
+    with path.open("ab") as file:
+        until = time.monotonic() + _MOMENT
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise StoreUnavailable(f"{url}: {path} is locked") from None
+                time.sleep(0.01)
+        yield
 
 
 def _write_new(path: Path, content: Content) -> None:

@@ -26,14 +26,12 @@ from ..errors import (
     StoreDenied,
     UsageError,
 )
-from ..store import Content, StoredObject, StoreTraits, checked_name
+from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
 from .faults import Limits, Moved, Party, Passing, no_bucket, only_ours, persist
 
 _Result = TypeVar("_Result")
 _PIECE = 256 << 10
 MARK = "artcache-upload"
-NEW = ""
-"""The version of an object that is not there."""
 
 
 class Read(NamedTuple):
@@ -136,7 +134,9 @@ class RemoteStore:
 
     @property
     def traits(self) -> StoreTraits:
-        return StoreTraits(exclusive_create=True, durable_on_return=True, parallel=8)
+        return StoreTraits(
+            exclusive_create=True, durable_on_return=True, swaps=True, parallel=8
+        )
 
     @property
     def identity(self) -> str:

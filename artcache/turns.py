@@ -1,0 +1,112 @@
+"""One builder across machines: on a miss, whose turn it is to build, and waiting for it.
+
+For `builder` only. A lease that cannot be had is no reason not to build.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from .cache import Cache, Tier
+from .errors import ArtcacheError, StoreUnavailable
+from .events import human_seconds
+from .repository import Found
+from .store import SwapStore
+
+if TYPE_CHECKING:
+    from .key import Key
+    from .stores.lease import Holder, Lease
+
+_POLL = (0.5, 3.0)
+"""Seconds between two looks: the first, and the longest."""
+
+
+class Made(NamedTuple):
+    """What another machine published while we waited."""
+
+    tier: Tier
+    found: Found
+
+
+@contextlib.contextmanager
+def turn(cache: Cache, key: Key, tiers: Sequence[Tier]) -> Iterator[Made | None]:
+    """Yield None when it is our turn to build; or what whoever had it made meanwhile.
+
+    Args:
+        tiers: Stores that will get what is built; the first that can lend the turn does.
+    """
+    with contextlib.ExitStack() as stack:
+        made = None
+        tier = next((tier for tier in tiers if tier.reads and _lends(tier)), None)
+        if tier:
+            try:
+                made = _wait(cache, key, tier, stack)
+            except StoreUnavailable as error:
+                cache.observer.note(f"building without a look at who else does: {error}")
+            finally:
+                cache.tell_problems(tier)
+        yield made
+
+
+def _lends(tier: Tier) -> bool:
+    try:
+        return tier.repository.store.traits.swaps
+    except ArtcacheError:
+        return False
+
+
+def _wait(cache: Cache, key: Key, tier: Tier, stack: contextlib.ExitStack) -> Made | None:
+    from .stores.lease import Lease
+
+    repository = tier.repository
+    lease = Lease(cast(SwapStore, repository.store), f"v1/leases/{key.recipe}/{key.hash}.json")
+    told, usual, pause = "", "", _POLL[0]
+    while True:
+        holder = lease.take()
+        if holder is None:
+            stack.push(lambda kind, error, trace: _release(lease, error))
+        if found := repository.find(key):
+            return Made(tier, found)
+        if holder is None:
+            return None
+        if holder.failed:
+            cache.observer.note(f"the build by {holder.name} failed ({holder.failed}); trying here")
+            return None
+        if holder.name != told:
+            told, usual = holder.name, _usual(cache, tier, key)
+            cache.observer.phase("wait", f"for {holder.name}, which builds the same{usual}")
+        cache.observer.line(_state(holder))
+        time.sleep(pause * random.uniform(0.7, 1.3))
+        pause = min(pause * 1.5, _POLL[1])
+
+
+def _release(lease: Lease, error: BaseException | None) -> bool:
+    words = " ".join(str(error).split())[:300] or type(error).__name__ if error else ""
+    lease.release(failed=words if isinstance(error, ArtcacheError) else "")
+    return False
+
+
+def _state(holder: Holder) -> str:
+    """E.g. `at it for 35 s`, and that it may be gone."""
+    words = f"at it for {human_seconds(holder.held + holder.silent)}"
+    if holder.silent > 12:
+        words += f", no sign of life for {human_seconds(holder.silent)}"
+    return words
+
+
+def _usual(cache: Cache, tier: Tier, key: Key) -> str:
+    """How long the last build of such a thing took, if that is easily known."""
+    seconds = 0.0
+    for entry in cache.home.entries(key.recipe):
+        if not isinstance(entry, Exception):
+            seconds = entry.build_seconds or seconds
+    with contextlib.suppress(ArtcacheError):
+        for sibling in tier.repository.siblings(key):
+            if found := tier.repository.find(sibling):
+                seconds = found.manifest.build_seconds
+                break
+    return f"; the last such build took {human_seconds(seconds)}" if seconds else ""
