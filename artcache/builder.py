@@ -19,6 +19,7 @@ from .process import Runner
 from .recipe import BuildContext, Recipe, SmokeContext, Variant
 from .repository import Published
 from .tree import Scan, digest_files, scan
+from .turns import turn
 
 if TYPE_CHECKING:
     from .home import Entry
@@ -57,9 +58,12 @@ def build_variant(
         if reuse and (entry := cache.from_home(variant.key)):
             return Built(Fetched(entry, origin="home", seconds=time.perf_counter() - start))
         job = _Job(cache, recipe, variant, stack)
-        _run([job], recipe.build_group)
         writers = [tier for tier in cache.writers() if publish and job.may_publish(tier)]
-        return job.finish(start, writers)
+        if reuse and (made := stack.enter_context(turn(cache, variant.key, writers))):
+            entry, seconds = cache.restore(*made), time.perf_counter() - start
+            return Built(Fetched(entry, origin=made.tier.url, seconds=seconds))
+        _run([job], recipe.build_group)
+        return job.finish(start, [tier for tier in writers if not tier.down])
 
 
 def build_group(cache: Cache, recipe: Recipe, variants: Sequence[Variant]) -> list[Built]:

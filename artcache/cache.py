@@ -258,28 +258,33 @@ class Cache:
         return None, ""
 
     def _restore(self, tier: Tier, found: Found) -> Entry:
+        key = found.manifest.key
+        with self.home.lock(key, waiting=self.waiting):
+            if entry := self.from_home(key):  # whom we waited for restored it
+                return entry
+            return self.restore(tier, found)
+
+    def restore(self, tier: Tier, found: Found) -> Entry:
+        """Bring an artifact into the home; its lock is held by the caller."""
         from .disk import disk_errors
 
         manifest = found.manifest
-        with self.home.lock(manifest.key, waiting=self.waiting):
-            if entry := self.from_home(manifest.key):  # whom we waited for restored it
-                return entry
-            self.observer.phase("restore", f"{manifest.key.recipe} from {tier.url}")
-            done = 0
+        self.observer.phase("restore", f"{manifest.key.recipe} from {tier.url}")
+        done = 0
 
-            def progress(count: int) -> None:
-                nonlocal done
-                done += count
-                self.observer.progress(done, manifest.size)
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            self.observer.progress(done, manifest.size)
 
-            with (
-                self.home.staging() as staging,
-                disk_errors(self.home.root, doing="restore", needed=manifest.size),
-            ):
-                staged = staging / "entry"
-                staged.mkdir()
-                tier.repository.restore(found, staging, progress).rename(staged / "tree")
-                return self.home.commit(staged, manifest, tier.url)
+        with (
+            self.home.staging() as staging,
+            disk_errors(self.home.root, doing="restore", needed=manifest.size),
+        ):
+            staged = staging / "entry"
+            staged.mkdir()
+            tier.repository.restore(found, staging, progress).rename(staged / "tree")
+            return self.home.commit(staged, manifest, tier.url)
 
     # -- build ----------------------------------------------------------------------------
 

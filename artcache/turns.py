@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .cache import Cache, Tier
 from .errors import ArtcacheError, StoreUnavailable
-from .events import human_seconds
 from .repository import Found
 from .store import SwapStore
 
@@ -92,9 +91,9 @@ def _release(lease: Lease, error: BaseException | None) -> bool:
 
 def _state(holder: Holder) -> str:
     """E.g. `at it for 35 s`, and that it may be gone."""
-    words = f"at it for {human_seconds(holder.held + holder.silent)}"
+    words = f"at it for {holder.held + holder.silent:.0f} s"
     if holder.silent > 12:
-        words += f", no sign of life for {human_seconds(holder.silent)}"
+        words += f", no sign of life for {holder.silent:.0f} s"
     return words
 
 
@@ -109,4 +108,4 @@ def _usual(cache: Cache, tier: Tier, key: Key) -> str:
             if found := tier.repository.find(sibling):
                 seconds = found.manifest.build_seconds
                 break
-    return f"; the last such build took {human_seconds(seconds)}" if seconds else ""
+    return f"; the last such build took {seconds:.0f} s" if seconds else ""

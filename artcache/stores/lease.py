@@ -94,8 +94,8 @@ class Lease:
         self._end.set()
         if self._thread is None:
             return
-        self._thread.join()
-        if not self.lost:
+        self._thread.join(self._terms.beat)
+        if not self.lost and not self._thread.is_alive():
             with contextlib.suppress(ArtcacheError):
                 self._store.swap(self._name, self._body(free=True, failed=failed), self._version)
 

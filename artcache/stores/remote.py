@@ -134,9 +134,7 @@ class RemoteStore:
 
     @property
     def traits(self) -> StoreTraits:
-        return StoreTraits(
-            exclusive_create=True, durable_on_return=True, swaps=True, parallel=8
-        )
+        return StoreTraits(exclusive_create=True, durable_on_return=True, swaps=True, parallel=8)
 
     @property
     def identity(self) -> str:
