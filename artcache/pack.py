@@ -173,7 +173,8 @@ def unpack(
     _make_folders(manifest, into)
     writer = TreeWriter(manifest.files, into)
     local = threading.local()
-    under_way = threads() + 1
+    workers = threads() + 1  # one may wait for the disk while the others decode
+    under_way = workers + 1
     free = _buffers(under_way, (frame.raw for frame in manifest.frames))
 
     def work(item: tuple[Frame, list[Segment], dict[int, LargeFile]]) -> _Done:

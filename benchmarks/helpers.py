@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import artcache
-from artcache.recipe import FunctionRecipe
+
+from .recipes import copying
 
 SECOND = artcache.Request(options={"AVX": "1"})
 """Another darknet than the default one: the home of the hit tasks holds both."""
@@ -19,7 +20,7 @@ SECOND = artcache.Request(options={"AVX": "1"})
 def restore(name: str, tree: str, store: str, home: str) -> None:
     """Restore what `inputs.store_with` published into an empty home."""
     cache = artcache.Cache([f"read:{store}"], home=home)
-    done = cache.fetch(_recipe(name, tree), build="never")
+    done = cache.fetch(copying(name, Path(tree)), build="never")
     assert done.origin == store, done
 
 
@@ -34,7 +35,7 @@ def floor(name: str, tree: str, store: str, into: str, way: str) -> None:
     from .floor import decode_and_write
 
     cache = artcache.Cache([store], home="/nowhere")
-    key = cache.variants(_recipe(name, tree))[0].key
+    key = cache.variants(copying(name, Path(tree)))[0].key
     found = cache.tiers[0].repository.find(key)
     assert found
     pack = Path(store, pack_name(found.manifest.packs[0].blake3))
@@ -87,12 +88,6 @@ def _hit(request: artcache.Request) -> float:
     seconds = time.perf_counter() - start
     assert done.origin == "home", done
     return seconds
-
-
-def _recipe(name: str, tree: str) -> FunctionRecipe:
-    from .inputs import copying
-
-    return copying(name, Path(tree))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from pathlib import Path
 import artcache
 from artcache.home import Home
 from artcache.manifest import Manifest
-from artcache.recipe import BuildContext, FunctionRecipe
 from artcache.tree import digest_files, scan
+
+from .recipes import copying
 
 KEPT = Path("~/.cache/artcache-bench").expanduser()
 CUDNN = ("nvidia-cudnn-cu12", "9.10.2.21")
@@ -89,16 +90,6 @@ def archive_of(tree: Path, suffix: str, command: str) -> Path:
             check=True,
         ),
     )
-
-
-def copying(name: str, tree: Path) -> FunctionRecipe:
-    """A recipe whose "build" copies a tree that is here already."""
-
-    @artcache.make_recipe(name, fields={"commit": tree.name, "platform": "any", "libc": "any"})
-    def build(context: BuildContext) -> None:
-        shutil.copytree(tree, context.tree, symlinks=True, dirs_exist_ok=True)
-
-    return build
 
 
 def store_with(name: str, tree: Path) -> Path:

@@ -79,6 +79,8 @@ def build(context: BuildContext, plan: Plan) -> None:
     _patch(source, plan)
     if plan.target.cuda:
         libraries.lay_driver_stub(context.runner, source, context.scratch)
+        # CMake links to the device runtime, of which nothing is used: an archive with nothing in.
+        (context.scratch / "cuda/lib64/libcudadevrt.a").write_bytes(b"!<arch>\n")
     context.provenance.update(
         source=plan.source.name,
         commit=plan.source.commit,
@@ -170,7 +172,8 @@ def definitions(plan: Plan, place: Path) -> dict[str, str]:
     # As needed: CMake names all of OpenCV's libraries, and a few are used.
     links = "-s -Wl,--as-needed -Wl,--disable-new-dtags"
     if plan.target.cuda:
-        links += f" -Wl,--allow-shlib-undefined -Wl,-rpath-link,{place}/cuda/lib64"
+        links += f" -L{place}/cuda/lib64 -Wl,--allow-shlib-undefined"
+        links += f" -Wl,-rpath-link,{place}/cuda/lib64"
     return {
         "CMAKE_BUILD_TYPE": "Release",
         **{f"CMAKE_{language}_FLAGS": flags for language in ("C", "CXX")},

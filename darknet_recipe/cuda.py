@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from artcache.errors import UsageError
+from artcache.errors import SourceUnavailable, UsageError
 from artcache.key import Key
 from artcache.recipe import BuildContext, Recipe, Request, SmokeContext, Supplier, Variant
 from artcache.toolchain import CudaVersion, HostFacts, compiles_for
@@ -73,6 +73,7 @@ class CudaRecipe(Recipe):
     def build(self, context: BuildContext) -> None:
         from .prefix import assemble
 
+        refuse_present(context)
         assemble(context, context.plan)
 
     def smoke(self, context: SmokeContext) -> None:
@@ -112,6 +113,15 @@ class CudaLibrariesRecipe(Recipe):
         from .prefix import collect_libraries
 
         collect_libraries(context, context.plan)
+
+
+def refuse_present(context: BuildContext) -> None:
+    """Raises `SourceUnavailable` for the machine's own, so that what can be built is built."""
+    if context.plan is None:
+        raise SourceUnavailable(
+            f"this machine's own {context.key.recipe} cannot be built",
+            hint="--toolchain wheels or --source wheels makes one",
+        )
 
 
 def supplier(soname: str, made_with: str, platform: str) -> Supplier | None:

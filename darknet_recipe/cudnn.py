@@ -146,6 +146,7 @@ class CudnnRecipe(Recipe):
     def build(self, context: BuildContext) -> None:
         from .cudnn_files import build
 
+        cuda.refuse_present(context)
         build(context, context.plan)
 
     def supplier(self, soname: str, key: Key) -> Supplier | None:

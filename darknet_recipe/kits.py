@@ -86,7 +86,7 @@ def wrong_machine(program: Path, platform: str) -> str:
     if start.startswith(b"\x7fELF") and len(start) == 20:
         machine = _ELF_MACHINES.get(int.from_bytes(start[18:20], "little"), "another CPU")
         return "" if platform.endswith(f"-{machine}") else f"is for {machine}, this is {platform}"
-    return "" if start.startswith(b"#!") else "is no program for Linux"
+    return "" if start.startswith(b"#!") else "is no program or library for Linux"
 
 
 def _targets(root: Path) -> list[str]:

@@ -127,15 +127,8 @@ def applying(
 
 def digest(patches: Iterable[Patch]) -> str:
     """The key's `patches`: a digest of all that they put in; `none` for none."""
-    parts = [
-        part
-        for p in patches
-        for part in (
-            p.name,
-            p.path,
-            p.text,
-            p.flags,
-            *(word for pair in p.replaced for word in pair),
-        )
-    ]
+    parts: list[str] = []
+    for patch in patches:
+        parts += [patch.name, patch.path, patch.text, patch.flags]
+        parts += [word for pair in patch.replaced for word in pair]
     return xxh3("\0".join(parts).encode()) if parts else "none"

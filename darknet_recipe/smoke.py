@@ -72,12 +72,17 @@ def smoke(context: SmokeContext, plan: Plan) -> None:
         )
     except (CommandFailed, MissingTool) as error:
         raise SmokeFailed(f"the new darknet does not run: {error}") from error
-    if "smoke.bmp: Predicted in" not in said:
+    if "smoke.bmp: Predicted in" not in said and not _drew(context, plan):
         shown = "".join(f"\n  | {line}" for line in said.splitlines()[-10:])
         raise SmokeFailed(
             f"the new darknet did not get an image through a network of three layers{shown}",
             hint=f"the whole log: {context.runner.log_path}" if context.runner.log_path else "",
         )
+
+
+def _drew(context: SmokeContext, plan: Plan) -> bool:
+    """hank-ai's does not say that it predicted, but leaves a picture of it, as all do."""
+    return plan.source.flavour.cmake and any(context.scratch.glob("predictions.*"))
 
 
 def _check_file(program: Path) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from servers import gcs_url, loopback_only, s3_url  # noqa: F401
+
+# A shell's background job, as CI may be, ignores Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_HOME = Path.home()
 DOWNLOADS = Path(os.environ.get("XDG_CACHE_HOME") or REAL_HOME / ".cache") / "artcache-tests"

@@ -131,7 +131,11 @@ def test_links_that_a_drive_made_into_files(tmp_path: Path) -> None:
         ({"top/../../evil": b"x"}, "leads out of the tree"),
         ({"/etc/evil": b"x"}, "leads out of the tree"),
         ({"top/include/evil.h": "../../../etc/passwd"}, "leads out of the tree"),
-        ({"top/lib": "include", "top/lib/libcudnn.so.9": b"x"}, "goes through a link"),
+        (
+            {"top/include/cudnn_a.h": "../lib", "top/include/cudnn_a.h/x": b"x"},
+            "goes through a link",
+        ),
+        ({"top/lib/libcudnn.so.9": b"text"}, "is no program or library for Linux"),
         ({"top/include/cudnn_version.h": header("9.8.0")}, "two cuDNNs in conflict in .*9.8.0"),
         ({"top/lib/libcudnn_ops.so.8.9.7": library()}, "two cuDNNs in conflict in .*: 8.9.7 and 9"),
         ({"old/include/cudnn_version.h": header("8.9.7")}, "two cuDNNs in conflict in .*: 8.9.7"),

@@ -16,7 +16,7 @@ MODULE = '''
 """The toy recipe."""
 import os, time
 import artcache
-from artcache.errors import SmokeFailed, SourceUnavailable
+from artcache.errors import BuildFailed, SmokeFailed, SourceUnavailable
 
 class Toy(artcache.Recipe):
     name = "toy"
@@ -53,6 +53,8 @@ class Toy(artcache.Recipe):
             return
         words = dict(w.split("=", 1) for w in context.key.get("options") or ())
         context.runner.run(["sleep", words.get("SLEEP", "0")])
+        if fail == "late":
+            raise BuildFailed("it failed after a while")
         program = context.tree / "bin" / "toy"
         program.parent.mkdir()
         program.write_text("#!/bin/sh\\\\necho " + words.get("WORD", "hello") + ' "$@"\\\\n')

@@ -155,14 +155,14 @@ def wheel(
     whole = {
         **files,
         f"{info}/licenses/License.txt": b"NVIDIA's\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n".encode(),
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+        f"{info}/METADATA": _text(
+            "Metadata-Version: 2.1", f"Name: {project}", f"Version: {version}"
+        ),
+        f"{info}/WHEEL": _text("Wheel-Version: 1.0", "Root-Is-Purelib: true", f"Tag: {tag}"),
     }
     lines = {name: f"{name},{_digest(body)},{len(body)}" for name, body in whole.items()}
     lines.update(record or {})
-    whole[f"{info}/RECORD"] = "\n".join(
-        [*filter(None, lines.values()), f"{info}/RECORD,,"]
-    ).encode()
+    whole[f"{info}/RECORD"] = _text(*filter(None, lines.values()), f"{info}/RECORD,,")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stem}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -172,6 +172,10 @@ def wheel(
             member.external_attr = (kind | (0o744 if "/bin/" in name else 0o644)) << 16
             archive.writestr(member, body)
     return path
+
+
+def _text(*lines: str) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _digest(body: bytes) -> str:

@@ -155,7 +155,7 @@ class PosixStore:
 
     def swap(self, name: str, content: bytes, over: str) -> str:
         final = self._path(name)
-        temporary = final.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
+        temporary = final.with_name(f"{_TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}")
         with self._errors(name, writing=True):
             self._make_folder(final.parent)
             with locked(final.parent / ".lock", self.url):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import re
@@ -187,8 +188,9 @@ class RemoteStore:
                 raise ObjectExists(f"{self._url}: {name} is gone") from None
             except ObjectExists:
                 # The answer to an earlier attempt may have been lost: then it is ours.
-                if ours := self._once(lambda moved: self._bucket.ours(key, body)):
-                    return ours
+                with contextlib.suppress(ObjectNotFound):
+                    if ours := self._once(lambda moved: self._bucket.ours(key, body)):
+                        return ours
                 raise ObjectExists(f"{self._url}: {name} exists") from None
 
         with only_ours(self._bucket.party):
