@@ -173,7 +173,7 @@ class Cache:
         """What was served in place of the best variant, so that the next fetch asks nobody."""
         if served != variants[0].key:
             known = any(served == variant.key for variant in variants)
-            self.home.remember_alias(variants[0].key, served, note, stands_in=not known)
+            self.home.memory.remember_alias(variants[0].key, served, note, stands_in=not known)
 
     def _supply(self, recipe: str | Recipe, request: Request | None, entry: Entry) -> None:
         """See to the shared libraries of what will run here; not of what was made for others."""
@@ -200,7 +200,7 @@ class Cache:
         for variant in variants:
             if found := self.from_home(variant.key, verify=verify):
                 return found, "home", variant.note
-            if variant is variants[0] and (alias := self.home.alias(variant.key)):
+            if variant is variants[0] and (alias := self.home.memory.alias(variant.key)):
                 other, note, stands_in = alias
                 meant = loose if stands_in else any(other == one.key for one in variants)
                 if meant and (found := self.from_home(other, verify=verify)):

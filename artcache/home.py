@@ -28,12 +28,11 @@ from .seal import Seal, Trust
 
 if TYPE_CHECKING:
     from .manifest import Manifest
+    from .memory import Memory
 
 
 SUPPLIED = "supplied.json"
 """Beside a tree: the folders that its shared libraries come from, written by `supply`."""
-ALIAS_SECONDS = 24 * 3600.0
-"""After that the stores are asked for the exact artifact again."""
 
 
 class Entry:
@@ -191,32 +190,11 @@ class Home:
             except ValueError as error:
                 yield Corrupt(str(error))
 
-    # -- aliases --------------------------------------------------------------------------
+    @property
+    def memory(self) -> Memory:
+        from .memory import Memory
 
-    def _alias(self, key: Key) -> Path:
-        return self.folder("aliases") / f"{key.recipe}.{key.hash}.json"
-
-    def alias(self, key: Key) -> tuple[Key, str, bool] | None:
-        """What was served in place of `key` less than `ALIAS_SECONDS` ago, the note for it,
-        and whether it only stood in (it runs here), or was another variant of the request."""
-        try:
-            path = self._alias(key)
-            if time.time() - path.stat().st_mtime > ALIAS_SECONDS:
-                return None
-            body = json.loads(path.read_bytes())
-            return Key(body["fields"]), str(body["note"]), bool(body["stands_in"])
-        except (OSError, ValueError, KeyError, TypeError, ArtcacheError):
-            return None
-
-    def remember_alias(self, key: Key, served: Key, note: str, *, stands_in: bool) -> None:
-        """So that the next fetch needs no network. A home that cannot be written forgets."""
-        path = self._alias(key)
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            body = {"fields": served.fields, "note": note, "stands_in": stands_in}
-            temporary.write_text(json.dumps(body))
-            temporary.replace(path)
+        return Memory(Path(self._v1))
 
     # -- writing --------------------------------------------------------------------------
 

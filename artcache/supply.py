@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .toolchain import HostFacts
 
 FOLDER = "lib"
+_DRIVER = ("libcuda.so", "libnvidia-")
+"""Libraries of the driver: nobody supplies them, and `compat` has judged the driver already."""
 
 
 def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
@@ -54,7 +56,9 @@ def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
         sources += [folder for tree in trees for folder in _library_folders(tree)]
     with disk_errors(cache.home.root, doing="link libraries"):
         _link(entry, sources)
-    return sorted(name for name, found in suppliers.items() if not found)
+    return sorted(
+        name for name, found in suppliers.items() if not found and not name.startswith(_DRIVER)
+    )
 
 
 def _on_this_machine(host: HostFacts, missing: set[str]) -> tuple[list[Path], set[str]]:

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from .cache import Cache, Tier
-from .errors import ArtcacheError, StoreUnavailable
+from .cache import Cache
+from .errors import ArtcacheError, NewerFormat, StoreUnavailable
 from .repository import Found
 from .store import SwapStore
+from .tier import Tier
 
 if TYPE_CHECKING:
     from .key import Key
@@ -68,8 +69,10 @@ def _wait(cache: Cache, key: Key, tier: Tier, stack: contextlib.ExitStack) -> Ma
         holder = lease.take()
         if holder is None:
             stack.push(lambda kind, error, trace: _release(lease, error))
-        if found := repository.find(key):
-            return Made(tier, found)
+        # A newer version's artifact is none to us: we build, as everybody does on a miss.
+        with contextlib.suppress(NewerFormat):
+            if found := repository.find(key):
+                return Made(tier, found)
         if holder is None:
             return None
         if holder.failed:

@@ -52,6 +52,10 @@ class Flavour(NamedTuple):
         """At an unknown commit, all of them: one that is not needed changes nothing."""
         return self.patches if self.cmake or commit == self.commit else ALL
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url, self.also_at) if self.also_at else (self.url,)
+
     def version_at(self, commit: str) -> str:
         """In the words of `git describe --long`; of an unknown commit only that is true."""
         known = self.version if self.version and commit == self.commit else "v0.0-0"
@@ -113,7 +117,7 @@ def by_url(canonical: str) -> Flavour:
     """The flavour of that URL; `UNKNOWN` if there is none."""
     for flavour in (ALEXEYAB, PJREDDIE, COLAB, HANK_AI):
         # GitHub's owners and repositories are the same in any case.
-        if canonical.lower() in (flavour.url.lower(), flavour.also_at.lower()):
+        if canonical.lower() in map(str.lower, flavour.urls):
             return flavour
     return UNKNOWN
 

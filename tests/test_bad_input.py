@@ -66,7 +66,7 @@ def test_a_compile_error_shows_the_last_lines_and_keeps_the_log(machine: Machine
     assert "line 1\n" in log.read_text()
     assert not entries(machine)
     assert not leftovers(machine)
-    assert not machine.store.exists()
+    assert not machine.manifests() and not machine.packs()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_build_that_is_no_good_is_not_published(machine: Machine, how: str, sa
     assert done.code == 1
     assert said in done.err
     assert not entries(machine)
-    assert not machine.store.exists()
+    assert not machine.manifests() and not machine.packs()
 
 
 def test_a_source_that_does_not_answer_gives_way_to_the_next(machine: Machine) -> None:

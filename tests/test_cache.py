@@ -257,7 +257,8 @@ def test_a_smoke_test_that_fails_publishes_nothing(bench: Bench) -> None:
     with pytest.raises(SmokeFailed):
         bench.cache().fetch(build)
 
-    assert not bench.store.exists()
+    assert not (bench.store / "v1" / "manifests").exists()
+    assert not (bench.store / "v1" / "packs").exists()
     assert not list((bench.folder / "home" / "v1").glob("entries/*/*"))
 
 

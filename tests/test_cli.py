@@ -311,3 +311,16 @@ def test_a_rebuild_shows_reproducible_or_names_what_differs(machine: Machine) ->
     assert other.code == 1
     assert "data/names" in other.err
     assert len(machine.manifests()) == 1
+
+
+def test_uninstall_knows_the_folder_if_there_is_only_one(machine: Machine) -> None:
+    assert machine.run("uninstall", "toy").code == 2
+    machine.run("fetch", "toy", "--to", "one")
+    machine.run("fetch", "toy", "--to", "two")
+
+    asked = machine.run("uninstall", "toy")
+    assert asked.code == 2
+    assert str(machine.work / "two") in asked.err
+    assert machine.run("uninstall", "toy", "--from", "two").code == 0
+    assert machine.run("uninstall", "toy").code == 0
+    assert not (machine.work / "one").exists()

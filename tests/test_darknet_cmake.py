@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cmake_toy import CLI, MAIN, OPENCV, TOP, toy, upstream_at
 from darknet_fixtures import (
     CPU_HOST,
     build,
@@ -35,63 +36,6 @@ from darknet_recipe.flavours import HANK_AI
 from darknet_recipe.patches import PORTABLE, digest
 from darknet_recipe.target import Target
 
-TOP = """\
-CMAKE_MINIMUM_REQUIRED (VERSION 3.24)
-INCLUDE (CM_version.cmake)
-PROJECT (Darknet LANGUAGES C VERSION ${DARKNET_VERSION_SHORT})
-SET (CMAKE_POSITION_INDEPENDENT_CODE TRUE)
-ADD_COMPILE_OPTIONS (-mtune=native -march=native)
-OPTION (DARKNET_TRY_CUDA "" ON)
-OPTION (DARKNET_TRY_OPENBLAS "" ON)
-OPTION (ENABLE_SSE_AND_AVX "" ON)
-MESSAGE (STATUS "Found OpenCV 4.6.0")
-ADD_COMPILE_DEFINITIONS (VERSION="${DARKNET_VERSION_STRING}")
-FOREACH (name DARKNET_TRY_CUDA DARKNET_TRY_OPENBLAS ENABLE_SSE_AND_AVX)
-    IF (${name})
-        ADD_COMPILE_DEFINITIONS (${name})
-    ENDIF ()
-ENDFOREACH ()
-FIND_LIBRARY (GTEST c)
-IF (GTEST)
-    MESSAGE (FATAL_ERROR "tests would be built")
-ENDIF ()
-ADD_SUBDIRECTORY (src-cli)
-"""
-VERSION = """\
-EXECUTE_PROCESS (COMMAND git describe --tags --dirty --long
-    OUTPUT_VARIABLE DARKNET_VERSION_STRING OUTPUT_STRIP_TRAILING_WHITESPACE)
-STRING (REGEX MATCH "v([0-9]+)\\.([0-9]+)-([0-9]+)-g([0-9a-fA-F]+)" _ ${DARKNET_VERSION_STRING})
-SET (DARKNET_VERSION_SHORT ${CMAKE_MATCH_1}.${CMAKE_MATCH_2}.${CMAKE_MATCH_3})
-"""
-CLI = """\
-ADD_LIBRARY (darknet SHARED lib.c)
-ADD_EXECUTABLE (darknetcli cli.c lib.c)
-SET_TARGET_PROPERTIES (darknetcli PROPERTIES OUTPUT_NAME "darknet")
-TARGET_LINK_LIBRARIES (darknetcli PRIVATE m)
-ADD_EXECUTABLE (example example.c)
-"""
-MAIN = """\
-#include <stdio.h>
-const char *where(void);
-int main(void) {
-    char name[256] = "";
-    if (scanf("%255s", name) == 1) fclose(fopen("predictions.jpg", "w"));
-    puts("Darknet " VERSION " built " __DATE__ " of " __FILE__);
-    puts(where());
-#ifdef DARKNET_TRY_CUDA
-    puts("with CUDA");
-#endif
-#ifdef ENABLE_SSE_AND_AVX
-    puts("with AVX");
-#endif
-#ifdef DARKNET_TRY_OPENBLAS
-    puts("with OpenBLAS");
-#endif
-    return 0;
-}
-"""
-OPENCV = "4.6.0"
-
 
 @pytest.fixture(autouse=True)
 def tools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,39 +48,10 @@ def tools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(libraries, "opencv_version", lambda runner, needed_by="": OPENCV)
 
 
-def toy(folder: Path, **others: str) -> Path:
-    """A tree with hank-ai's layout that builds in a second; `others` are other texts by stem."""
-    for name, text in {
-        "CMakeLists.txt": others.get("top", TOP),
-        "CM_version.cmake": VERSION,
-        "src-cli/CMakeLists.txt": others.get("cli", CLI),
-        "src-cli/cli.c": others.get("main", MAIN),
-        "src-cli/lib.c": "const char *where(void) { return __FILE__; }\n",
-        "src-cli/example.c": "#error examples are not asked for\n",
-        "src-lib/darknet.h": "#pragma once\n",
-        "src-python/darknet.py": "# binding\n",
-        "cfg/yolov4.cfg": "[net]\n",
-        "cfg/CMakeLists.txt": "# installs them\n",
-        "LICENSE": "Apache\n",
-    }.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
-
-
 @pytest.fixture
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository that git takes for hank-ai's on GitHub."""
-    folder = repository(toy(tmp_path / "upstream"))
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / ".gitconfig").write_text(
-        f'[url "{folder.as_uri()}"]\n\tinsteadOf = {HANK_AI.url}\n'
-        f'[url "{folder.as_uri()}"]\n\tinsteadOf = {HANK_AI.also_at}\n'
-    )
-    monkeypatch.setenv("HOME", str(home))
-    return folder
+    return upstream_at(repository(toy(tmp_path / "upstream")), tmp_path, monkeypatch, HANK_AI)
 
 
 def made(upstream: Path, folder: Path, ref: str = "master", **request: object) -> BuildContext:
@@ -284,22 +199,6 @@ def test_a_program_that_needs_the_library_gets_it(upstream: Path, tmp_path: Path
     shutil.rmtree(context.scratch)
     context.scratch.mkdir()
     smoke(context)
-
-
-def test_a_new_commit_of_upstream_builds(upstream: Path, tmp_path: Path) -> None:
-    """On a branch, after the release of this recipe: asked for, named in the key, built."""
-    before = made(upstream, tmp_path / "before")
-    git(upstream, "checkout", "--quiet", "-b", "v6-dev")
-    (upstream / "src-cli/cli.c").write_text(MAIN.replace("return 0;", 'puts("new"); return 0;'))
-    git(upstream, "commit", "--quiet", "--all", "--message=new")
-    tip = git(upstream, "rev-parse", "HEAD")
-    variant = only_variant(Request(source="hank-ai", ref="v6-dev"))
-    after = build(variant, tmp_path / "after")
-
-    assert variant.note == f"v6-dev is {tip}"
-    assert variant.key.get("commit") == tip != before.key.get("commit")
-    assert says(after).endswith("new\n") and not says(before).endswith("new\n")
-    smoke(after)
 
 
 def test_architectures_of_one_request_are_built_one_by_one(

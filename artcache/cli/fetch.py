@@ -118,21 +118,37 @@ def run_command(
 
 @click.command("uninstall")
 @recipe_argument
-@click.option("--from", "target", type=_TO, metavar="DIR", required=True, help="The folder.")
+@click.option("--from", "target", type=_TO, metavar="DIR", help="The folder, if it is in several.")
 @common
-def uninstall_command(session: Session, recipe: str, target: str) -> None:
+def uninstall_command(session: Session, recipe: str, target: str | None) -> None:
     """Take out of DIR exactly what `fetch RECIPE --to DIR` put there."""
     from artcache.install import installed, uninstall
 
     with session.cache() as cache:
+        folder = Path(target) if target else _only_place(cache, recipe)
         pending, libraries = cache.home.folder("pending"), recipe + _LIBRARIES
-        if libraries in installed(Path(target)):
-            uninstall(Path(target), owner=libraries, pending=pending)
-        done = uninstall(Path(target), owner=recipe, pending=pending)
+        if libraries in installed(folder):
+            uninstall(folder, owner=libraries, pending=pending)
+        done = uninstall(folder, owner=recipe, pending=pending)
+        cache.home.memory.forget_place(recipe, str(folder.absolute()))
     for path in done.kept:
         session.output.note(f"kept {path}: it was changed since")
-    session.output.text(f"removed {done.removed} files of {recipe} from {target}")
+    session.output.text(f"removed {done.removed} files of {recipe} from {folder}")
     session.output.result({"removed": done.removed, "kept": list(done.kept)})
+
+
+def _only_place(cache: Cache, recipe: str) -> Path:
+    from artcache.install import installed
+
+    known = cache.home.memory.places(recipe)
+    places = [place for place in known if recipe in installed(Path(place))]
+    if len(places) == 1:
+        return Path(places[0])
+    where = f"is in {', '.join(places)}" if places else "was put nowhere by this home's fetches"
+    raise UsageError(
+        f"{recipe} {where}",
+        hint=f"name the folder: artcache uninstall {recipe} --from {(places or ['DIR'])[0]}",
+    )
 
 
 def per_architecture(request: Request) -> list[Request]:
@@ -166,6 +182,7 @@ def _install(
     with as_tree(cache, done.entry) as libraries:
         if libraries:
             put(libraries, owner=done.key.recipe + _LIBRARIES)
+    cache.home.memory.remember_place(done.key.recipe, os.path.abspath(target))
     for path in installed.kept:
         output.note(f"kept your own {target}/{path} (--overwrite replaces it)")
     return {

@@ -1,0 +1,74 @@
+"""What a home remembers between commands. Losing it costs time or a question, never a result.
+
+For `home`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+from .errors import ArtcacheError
+from .key import Key
+
+ALIAS_SECONDS = 24 * 3600.0
+"""After that the stores are asked for the exact artifact again."""
+
+
+class Memory:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    # -- aliases --------------------------------------------------------------------------
+
+    def _alias(self, key: Key) -> Path:
+        return self._folder / "aliases" / f"{key.recipe}.{key.hash}.json"
+
+    def alias(self, key: Key) -> tuple[Key, str, bool] | None:
+        """What was served in place of `key` less than `ALIAS_SECONDS` ago, the note for it,
+        and whether it only stood in (it runs here), or was another variant of the request."""
+        try:
+            path = self._alias(key)
+            if time.time() - path.stat().st_mtime > ALIAS_SECONDS:
+                return None
+            body = json.loads(path.read_bytes())
+            return Key(body["fields"]), str(body["note"]), bool(body["stands_in"])
+        except (OSError, ValueError, KeyError, TypeError, ArtcacheError):
+            return None
+
+    def remember_alias(self, key: Key, served: Key, note: str, *, stands_in: bool) -> None:
+        """So that the next fetch needs no network. A home that cannot be written forgets."""
+        path = self._alias(key)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            body = {"fields": served.fields, "note": note, "stands_in": stands_in}
+            temporary.write_text(json.dumps(body))
+            temporary.replace(path)
+
+    # -- where trees were installed -------------------------------------------------------
+
+    def places(self, recipe: str) -> list[str]:
+        """The folders into which `--to` put a tree of this recipe, as far as is remembered."""
+        try:
+            found = json.loads((self._folder / "places" / f"{recipe}.json").read_bytes())
+            return [str(place) for place in found]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def remember_place(self, recipe: str, place: str) -> None:
+        self._write_places(recipe, [*dict.fromkeys([*self.places(recipe), place])])
+
+    def forget_place(self, recipe: str, place: str) -> None:
+        self._write_places(recipe, [other for other in self.places(recipe) if other != place])
+
+    def _write_places(self, recipe: str, places: list[str]) -> None:
+        path = self._folder / "places" / f"{recipe}.json"
+        with contextlib.suppress(OSError):  # then `uninstall` asks for the folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(places))
+            temporary.replace(path)
