@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -60,6 +60,19 @@ class Session:
             self.output.note(line)
 
 
+def _with_options(
+    function: _F, wrapper: Callable[..., Any], options: Iterable[Callable[[Any], Any]]
+) -> _F:
+    """`wrapper` in the place of `function`, with the options that it turns into one argument."""
+    wrapper.__name__ = function.__name__
+    wrapper.__doc__ = function.__doc__
+    inner = getattr(function, "__click_params__", [])
+    wrapper.__click_params__ = inner  # type: ignore[attr-defined]
+    for option in reversed(list(options)):
+        wrapper = option(wrapper)
+    return cast(_F, wrapper)
+
+
 def common(function: _F) -> _F:
     """The options of every command; they arrive as one `session`."""
 
@@ -101,12 +114,7 @@ def common(function: _F) -> _F:
         click.option("--no-progress", is_flag=True, help="No progress on stderr."),
         click.option("--debug", is_flag=True, help="Show tracebacks."),
     )
-    wrapper.__name__ = function.__name__
-    wrapper.__doc__ = function.__doc__
-    wrapper.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in reversed(options):
-        wrapper = option(wrapper)
-    return wrapper  # type: ignore[return-value]
+    return _with_options(function, wrapper, options)
 
 
 def asking(function: _F) -> _F:
@@ -145,12 +153,7 @@ def asking(function: _F) -> _F:
             help="A recipe's option.",
         ),
     )
-    wrapper.__name__ = function.__name__
-    wrapper.__doc__ = function.__doc__
-    wrapper.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in reversed(options):
-        wrapper = option(wrapper)
-    return wrapper  # type: ignore[return-value]
+    return _with_options(function, wrapper, options)
 
 
 def make_request(

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import secrets
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -58,8 +59,10 @@ class GcsBucket:
         # Without this gcsfs asks over gRPC for the kind of each bucket, for up to 109 s where
         # there is no answer (an emulator, a proxy).
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        import fsspec.config
-        import gcsfs.core
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Google's libraries, about older Pythons
+            import fsspec.config
+            import gcsfs.core
 
         from .google_login import Login
 
