@@ -47,7 +47,7 @@ class Cache(cache.Cache):
         super().__init__(
             place,
             [_tier(store) for store in stores],
-            host=(lambda: host) if host else _detected,
+            host=(lambda: host) if host else _detector(place),
             recipes=_finder(place),
             libraries=_libraries,
             observer=observer,
@@ -90,10 +90,13 @@ def _default(stamp: object) -> Cache:
     return Cache()
 
 
-def _detected() -> HostFacts:
-    from . import detect
+def _detector(home: Home) -> Callable[[], HostFacts]:
+    def detected() -> HostFacts:
+        from . import detect
 
-    return detect.host()
+        return detect.host(memo=home.root / "memo" / "driver.json")
+
+    return detected
 
 
 def _libraries(names: Iterable[str]) -> set[str]:

@@ -16,7 +16,7 @@ MEANINGS: Mapping[str, str] = {
     "GPU": "1: compile for CUDA. Default: 1 if there is a GPU or --arch, else 0",
     "CUDNN": "1: use cuDNN. Default: 1 in a GPU build if cuDNN is there, else 0",
     "CUDNN_HALF": "1: half precision on tensor cores (sm_70 and newer). Default: 0",
-    "OPENCV": "1: read videos and more image formats with OpenCV. Default: 0; always 1 in hank-ai's",
+    "OPENCV": "1: read videos and more image formats with OpenCV. Default: 0; 1 for hank-ai's",
     "AVX": "1: AVX2 code, which needs a CPU of 2013 or newer. Default: 0, runs on any x86-64",
     "OPENMP": "1: use all CPU cores; needs libgomp wherever it runs. Default: 0",
     "LIBSO": "1: also libdarknet.so with its header and Python binding. Default: 0",

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PER_HOP = frozenset({"connection", "transfer-encoding", "keep-alive", "host", "expect"})
@@ -167,6 +167,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer = up.getresponse()
             content = answer.read()
             passed = {k: v for k, v in answer.getheaders() if k.lower() not in PER_HOP}
+            if self.command == "HEAD":
+                length = answer.getheader("Content-Length", "0")
+                fault = replace(fault, headers={"Content-Length": length, **fault.headers})
             self._answer(answer.status, {**passed, **fault.headers}, fault.swap or content, fault)
         finally:
             up.close()

@@ -37,19 +37,20 @@ def with_driver(root: Path, nvml: Path | None = None) -> Path:
     return root
 
 
-def asked(root: Path, **environ: str) -> dict:
+def asked(root: Path, memo: Path | None = None, **environ: str) -> dict:
     """`host` in a process of its own: a library that is loaded or hangs stays in a process."""
     program = (
         "import json, sys, time; from pathlib import Path; from artcache import detect\n"
         "from artcache.detect import gpus; gpus.TIME_LIMIT = float(sys.argv[2])\n"
-        "begun = time.monotonic(); h = detect.host(Path(sys.argv[1]), {})\n"
+        "begun = time.monotonic(); h = detect.host(Path(sys.argv[1]), {},"
+        "memo=Path(sys.argv[3]) if sys.argv[3] else None)\n"
         "print(json.dumps(dict(gpus=[[g.name, g.capability, g.tegra] for g in h.gpus],"
         "driver=h.driver, cuda=str(h.driver_cuda), notes=h.notes, archs=[str(a) for a in h.archs],"
-        "seconds=time.monotonic() - begun)))"
+        "seconds=time.monotonic() - begun, nvml='pynvml' in sys.modules)))"
     )
     limit = "0.5" if "FAKE_HANG" in environ else "5"
     done = subprocess.run(
-        [sys.executable, "-c", program, root, limit],
+        [sys.executable, "-c", program, root, limit, memo or ""],
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
@@ -126,3 +127,30 @@ def test_the_gpu_of_this_machine():
     assert facts.driver
     assert facts.driver_cuda
     assert facts.notes == ()
+
+
+def test_what_the_driver_said_is_remembered_and_not_asked_again(tmp_path, nvml):
+    machine, memo = with_driver(tmp_path / "m", nvml), tmp_path / "memo.json"
+    first = asked(machine, memo, FAKE_GPUS="Tesla T4=7.5")
+
+    again = asked(machine, memo, FAKE_GPUS="Tesla P100=6.0")
+
+    assert (first["nvml"], again["nvml"]) == (True, False)
+    assert again["gpus"] == first["gpus"] == [["Tesla T4", 75, False]]
+    assert (again["driver"], again["cuda"]) == ("580.65.06", "13.0")
+
+
+def test_another_driver_or_device_is_asked_anew(tmp_path, nvml):
+    machine, memo = with_driver(tmp_path / "m", nvml), tmp_path / "memo.json"
+    asked(machine, memo, FAKE_GPUS="Tesla T4=7.5")
+    (machine / "dev").mkdir()
+    (machine / "dev/nvidia1").touch()
+
+    assert asked(machine, memo, FAKE_GPUS="Tesla P100=6.0")["archs"] == ["sm_60"]
+
+
+def test_a_driver_in_trouble_is_not_remembered(tmp_path, nvml):
+    machine, memo = with_driver(tmp_path / "m", nvml), tmp_path / "memo.json"
+    asked(machine, memo, FAKE_COUNT="15")
+
+    assert not memo.exists()

@@ -35,11 +35,13 @@ def host(
     environ: Mapping[str, str] | None = None,
     *,
     site_packages: Iterable[Path] | None = None,
+    memo: Path | None = None,
 ) -> HostFacts:
     """Look at this machine. Takes milliseconds; with a driver, at most some 5 s.
 
     Args:
         environ: By default `os.environ`.
+        memo: A file that remembers what the driver said.
         site_packages: Folders to look for NVIDIA's wheels in; by
             default those of this interpreter.
 
@@ -68,10 +70,21 @@ def host(
         notes=tuple(notes),
     )
     if any(os.path.lexists(root / sign) for sign in _DRIVER_SIGNS):
-        from . import gpus
-
-        return gpus.add(facts, root)
+        return _with_gpus(facts, root, memo)
     return facts
+
+
+def _with_gpus(facts: HostFacts, root: Path, memo: Path | None) -> HostFacts:
+    from .memo import recall, remember
+
+    if memo and (known := recall(memo, facts, root)):
+        return known
+    from . import gpus
+
+    found = gpus.add(facts, root)
+    if memo:
+        remember(memo, found, root)
+    return found
 
 
 def host_report(root: Path = MACHINE, environ: Mapping[str, str] | None = None) -> HostReport:
