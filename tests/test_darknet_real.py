@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -165,8 +164,8 @@ def test_the_toolkits_place_is_not_in_the_bytes(tmp_path: Path) -> None:
     host = gpu_host()
     moved = tmp_path / "another place"
     shutil.copytree(host.toolkits[0].root, moved, symlinks=True)
-    kit = dataclasses.replace(host.toolkits[0], root=str(moved))
-    elsewhere = dataclasses.replace(host, toolkits=(kit,))
+    kit = host.toolkits[0]._replace(root=str(moved))
+    elsewhere = host._replace(toolkits=(kit,))
     variant = only_variant(gpu_request("debian", "75"), host)
     one = build(variant, tmp_path / "one", host)
     other = build(variant, tmp_path / "other", elsewhere)
