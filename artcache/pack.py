@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 from . import digest
 from .errors import BuildFailed, Corrupt
 from .frames import Digests, Segment, cut, in_order, segments, threads
-from .lay import LargeFile, TreeWriter
+from .lay import PIECE, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
 from .tree import Scan
 
@@ -85,7 +85,7 @@ def write(
             for segment in done.row:
                 if not digests.is_whole(segment):
                     digests.piece(segment, done.raw[segment.at : segment.at + segment.length])
-            out.write(stored)
+            _append(out, stored)
             hasher.update(stored)
             frames.append(Frame(0, offset, len(stored), len(done.raw), blake3))
             offset += len(stored)
@@ -96,6 +96,12 @@ def write(
         for (path, mode, size), xxh3 in zip(found.files, digests.found, strict=True)
     )
     return Packed(files, Pack(hasher.hexdigest(), offset), tuple(frames))
+
+
+def _append(out: BinaryIO, stored: bytes | memoryview) -> None:
+    view = memoryview(stored)
+    for at in range(0, len(view), PIECE):
+        out.write(view[at : at + PIECE])
 
 
 class _Done(NamedTuple):
@@ -109,8 +115,7 @@ class _Done(NamedTuple):
 def _buffers(count: int, raws: Iterable[int]) -> list[mmap.mmap]:
     """Memory for `count` frames, to be used again and again.
 
-    Fresh memory for each frame would cost as much as decompressing into it. These
-    begin at a page, which is what writes that pass the page cache need.
+    Fresh memory for each frame would cost as much as decompressing into it.
     """
     room = max(raws, default=1)
     return [mmap.mmap(-1, room) for _ in range(count)]
@@ -153,6 +158,7 @@ def unpack(
     into: Path,
     *,
     parallel: int = 0,
+    abort: Callable[[], object] = lambda: None,
     progress: Progress = lambda count: None,
 ) -> None:
     """Write the manifest's tree into the empty folder `into`.
@@ -164,6 +170,7 @@ def unpack(
     Args:
         parallel: Frames to fetch at once, if more than there are threads for the work:
             a far store is waited for, not computed with.
+        abort: Ends the fetches under way; called on Ctrl-C, which else waits for them.
 
     Raises:
         Corrupt: bytes that are not the manifest's; the message names the frame or file.
@@ -173,23 +180,28 @@ def unpack(
     _make_folders(manifest, into)
     writer = TreeWriter(manifest.files, into)
     local = threading.local()
-    workers = threads() + 1  # one may wait for the disk while the others decode
+    workers = threads() + 1  # so that all cores decode while one waits, for a lock or the disk
     under_way = workers + 1
     free = _buffers(under_way, (frame.raw for frame in manifest.frames))
 
-    def work(item: tuple[Frame, list[Segment], dict[int, LargeFile]]) -> _Done:
-        frame, row, shared = item
+    def work(item: tuple[Frame, list[Segment], dict[int, int]]) -> _Done:
+        frame, row, handles = item
         buffer = free.pop()
         raw = memoryview(buffer)[: frame.raw]
         open_frame(manifest.packs[frame.pack], frame, fetch, local, raw)
-        writer.write(row, raw, shared)
+        writer.write(row, raw, handles)
         return _Done(row, raw, buffer)
+
+    def interrupted(kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is KeyboardInterrupt:
+            abort()
 
     rows = segments(sizes, [frame.raw for frame in manifest.frames])
     with ExitStack() as stack:
         stack.callback(writer.close)
         workers = max(threads(), parallel)
         pool = stack.enter_context(ThreadPoolExecutor(workers))
+        stack.push(interrupted)
         items = (
             (frame, row, writer.open(row)) for frame, row in zip(manifest.frames, rows, strict=True)
         )

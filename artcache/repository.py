@@ -37,7 +37,7 @@ from .errors import (
 from .key import Key, canonical_json, valid_hash, valid_recipe_name
 from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
 from .pack import Progress, open_frame, unpack
-from .store import Store
+from .store import Abortable, Store
 
 ROOT = "artcache.json"
 MANIFESTS = "v1/manifests"
@@ -215,8 +215,14 @@ class Repository:
             into = staging / f"restored-{attempt}"
             into.mkdir()
             try:
-                parallel = self.store.traits.parallel
-                unpack(found.manifest, self.fetch, into, parallel=parallel, progress=progress)
+                unpack(
+                    found.manifest,
+                    self.fetch,
+                    into,
+                    parallel=self.store.traits.parallel,
+                    abort=self._abort,
+                    progress=progress,
+                )
                 return into
             except (Corrupt, ObjectNotFound) as error:
                 failure = error  # once may be this machine's own accident
@@ -243,6 +249,10 @@ class Repository:
             except (Corrupt, ObjectNotFound) as error:
                 bad[pack] = str(error)
         return bad
+
+    def _abort(self) -> None:
+        if isinstance(self.store, Abortable):
+            self.store.abort()
 
     # -- publishing -----------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from .errors import UsageError
 
@@ -123,6 +123,15 @@ class SwapStore(Store, Protocol):
         Raises:
             ObjectExists: its version is another by now.
         """
+        ...
+
+
+@runtime_checkable
+class Abortable(Protocol):
+    """A store whose requests other threads wait for, perhaps long."""
+
+    def abort(self) -> None:
+        """End the reads under way: they raise `StoreUnavailable`. Later ones work."""
         ...
 
 

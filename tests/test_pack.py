@@ -118,11 +118,11 @@ def test_links_come_back_as_links_also_when_they_lead_nowhere(tmp_path: Path) ->
     )
 
 
-@pytest.mark.parametrize("direct", [False, True])
-def test_large_files_come_back_by_the_page_cache_and_past_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
+@pytest.mark.parametrize("piece", [lay.PIECE, 300_001])
+def test_large_files_come_back_from_pieces_of_any_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(lay._Ways, "is_direct_better", lambda self: direct)
+    monkeypatch.setattr(lay, "PIECE", piece)
     block = RANDOM.randbytes(1 << 20)
     tree = {"a": b"odd", "even": block * 9, "odd": block * 5 + b"the rest", "z": block}
     round_trip(tmp_path, tree)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +94,7 @@ def test_the_warm_hit_imports_no_store(bucket: Bucket, tmp_path: Path) -> None:
     heavy = "fsspec gcsfs s3fs asyncio requests tenacity socket".split()
     code = f"""
 import sys
+import time
 from artcache import cli
 try:
     cli.main(["fetch", "toy"])
@@ -212,3 +215,26 @@ def test_a_mirror_that_nobody_called_read_only_is_one_warning(gcs_url: str, tmp_
         bucket = Bucket(tmp_path, f"{gcs_url}/nothing/cache", proxy)
         assert bucket.cache("a").fetch(bucket.recipe()).origin == "built"
     assert len(bucket.told.warnings) <= 1
+
+
+@pytest.mark.parametrize("hangs", ["the manifest", "the pack"])
+def test_ctrl_c_is_heard_while_a_store_is_silent(
+    bucket: Bucket, tmp_path: Path, hangs: str
+) -> None:
+    first, second = Machine(tmp_path / "one"), Machine(tmp_path / "two")
+    words = ("fetch", "toy", "--set", "SIZE=9000000", "--store", bucket.url)
+    assert first.run(*words).code == 0
+    bucket.proxy.heal()
+    silent = Fault(keep=0, then="hang")
+    bucket.proxy.plan(silent, when=lambda request: is_pack(request) or hangs == "the manifest")
+    process = second.start(*words)
+    until = time.monotonic() + 30
+    while not [r for r in bucket.proxy.requests if hangs == "the manifest" or is_pack(r)]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    start = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - start < 3
+    assert process.returncode == 130, err
+    assert "Traceback" not in err

@@ -390,3 +390,8 @@ def test_a_fault_of_our_own_making_is_ours_all_the_same(
     monkeypatch.setattr(rig.store, "_once", broken)
     with pytest.raises(ArtcacheError, match="a library's surprise"):
         rig.store.get(NAME, limit=10)
+
+
+def test_sizes_are_asked_of_the_server(rig: Rig) -> None:
+    rig.proxy.plan(Fault(503), times=1)
+    assert rig.store.size(PACK) == len(DATA)

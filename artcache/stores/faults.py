@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -95,7 +94,11 @@ class Watch:
 
 
 def persist(
-    limits: Limits, work: Callable[[int], _Result], *, patience: float | None = None
+    limits: Limits,
+    work: Callable[[int], _Result],
+    *,
+    patience: float | None = None,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> _Result:
     """Call `work` (with the attempt's number, from 1) until it does not raise `Passing`.
 
@@ -130,6 +133,9 @@ def persist(
             or gone + state.upcoming_sleep > patience
         )
 
+    def pause(seconds: float) -> None:
+        sleep(seconds)
+
     def once() -> _Result:
         nonlocal number
         number += 1
@@ -140,17 +146,13 @@ def persist(
             retry=tenacity.retry_if_exception_type(Passing),
             wait=wait,
             stop=stop,
-            sleep=_sleep,
+            sleep=pause,
             reraise=True,
         )(once)
     except Passing as error:
         asked = f"; it asks to be left alone for {error.after:g} s" if error.after else ""
         times = "" if number == 1 else f", {number} times in {time.monotonic() - start:.0f} s"
         raise StoreUnavailable(f"{error}{times}{asked}", hint=error.hint) from error
-
-
-def _sleep(seconds: float) -> None:
-    threading.Event().wait(seconds)
 
 
 # -- the table ------------------------------------------------------------------------------

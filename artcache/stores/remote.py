@@ -25,6 +25,7 @@ from ..errors import (
     ObjectExists,
     ObjectNotFound,
     StoreDenied,
+    StoreUnavailable,
     UsageError,
 )
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
@@ -128,6 +129,8 @@ class RemoteStore:
         self._limits = limits or Limits()
         self._bucket_is_there = False
         self._preparing = threading.Lock()
+        self._pending: set[concurrent.futures.Future[Any]] = set()
+        self._abort = threading.Event()
 
     @property
     def url(self) -> str:
@@ -219,6 +222,12 @@ class RemoteStore:
         self.delete(name)
         return f"{self._url.rstrip('/')}/{aside}"
 
+    def abort(self) -> None:
+        self._abort.set()
+        self._abort = threading.Event()
+        for future in tuple(self._pending):
+            future.cancel()
+
     # -- inside ---------------------------------------------------------------------------
 
     def _key(self, name: str) -> str:
@@ -257,23 +266,32 @@ class RemoteStore:
             raise ObjectNotFound(f"{self._url} has no {name}") from None
 
     def _persistently(self, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
+        abort = self._abort
         with only_ours(self._bucket.party):
-            return persist(self._limits, lambda number: self._once(work))
+            return persist(self._limits, lambda number: self._once(work, abort), sleep=abort.wait)
 
-    def _once(self, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
+    def _once(
+        self,
+        work: Callable[[Moved], Coroutine[Any, Any, _Result]],
+        abort: threading.Event | None = None,
+    ) -> _Result:
         """One attempt, watched from this thread."""
         loop = self._prepared()
         moved = Moved()
         future = asyncio.run_coroutine_threadsafe(work(moved), loop)
+        self._pending.add(future)
         try:
+            if abort and abort.is_set():
+                raise StoreUnavailable(f"{self._url}: interrupted")
             while not concurrent.futures.wait([future], self._limits.stall * 1.1).done:
                 if not moved.enough(self._limits):
                     words = f"{self._url} moved almost nothing for {self._limits.stall:g} s"
                     raise Passing(words, silent=True)
             result = future.result()
         except concurrent.futures.CancelledError:
-            raise Passing(f"{self._url}: the request was cancelled") from None
+            raise StoreUnavailable(f"{self._url}: interrupted") from None
         finally:
+            self._pending.discard(future)
             future.cancel()
         self._bucket_is_there = True
         return result
