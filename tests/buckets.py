@@ -10,7 +10,7 @@ from artcache.stores.gcs import GcsBucket
 from artcache.stores.remote import RemoteStore
 from artcache.stores.s3 import S3Bucket
 
-QUICK = Limits(connect=1.0, stall=0.5, least=2000, attempts=3, patience=3.0, first_wait=0.05)
+QUICK = Limits(connect=2.0, stall=1.2, least=2000, attempts=3, patience=6.0, first_wait=0.05)
 """As the defaults, for tests that wait for the end."""
 
 

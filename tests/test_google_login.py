@@ -72,7 +72,7 @@ def no_google_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_any_credential_it_is_anonymous_at_once() -> None:
     start = time.monotonic()
     login = Login.find(SCOPE)
-    assert time.monotonic() - start < 0.1
+    assert time.monotonic() - start < 1
     assert (login.credentials, login.identity) == (None, "anonymous")
 
 

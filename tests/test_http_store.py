@@ -124,7 +124,7 @@ def test_a_fault_passes_or_ends_in_time(rig: Rig, fault: Fault) -> None:
         start = time.monotonic()
         with pytest.raises(StoreUnavailable, match=rig.store.url):
             read()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 12
 
 
 def test_a_range_that_is_another_is_not_taken(rig: Rig) -> None:
@@ -137,7 +137,7 @@ def test_a_drip_is_as_good_as_nothing(rig: Rig) -> None:
     start = time.monotonic()
     with pytest.raises(StoreUnavailable):
         rig.store.get_range(PACK, 0, 200_000)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 12
 
 
 @pytest.mark.parametrize("status", [401, 403])
