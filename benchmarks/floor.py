@@ -10,32 +10,25 @@ from pathlib import Path
 
 import zstandard
 
-from artcache.frames import Segment, segments
+from artcache.frames import FRAME, Segment, segments
+from artcache.lay import PIECE
 from artcache.manifest import Frame, Manifest
 
-_BLOCK = 4096
 
-
-def decode_and_write(manifest: Manifest, pack: Path, into: Path, *, direct: bool) -> None:
-    """On all cores.
-
-    Args:
-        direct: Write past the page cache what begins a frame; else all of it through it.
-    """
+def decode_and_write(manifest: Manifest, pack: Path, into: Path) -> None:
+    """On all cores, with the restore's own reuse of memory and length of writes."""
     source = os.open(pack, os.O_RDONLY)
-    flags = os.O_WRONLY | os.O_CREAT
-    cached, straight = [], []
+    targets = []
     for file in manifest.files:
         path = into / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        cached.append(os.open(path, flags, file.mode))
-        straight.append(os.open(path, flags | os.O_DIRECT) if direct else cached[-1])
+        targets.append(os.open(path, os.O_WRONLY | os.O_CREAT, file.mode))
     local = threading.local()
 
     def work(item: tuple[Frame, list[Segment]]) -> None:
         frame, row = item
         if not hasattr(local, "decoder"):
-            local.decoder, local.buffer = zstandard.ZstdDecompressor(), mmap.mmap(-1, 4 << 20)
+            local.decoder, local.buffer = zstandard.ZstdDecompressor(), mmap.mmap(-1, FRAME)
         raw = memoryview(local.buffer)[: frame.raw]
         stored = os.pread(source, frame.stored, frame.offset)
         if frame.stored == frame.raw:
@@ -44,12 +37,11 @@ def decode_and_write(manifest: Manifest, pack: Path, into: Path, *, direct: bool
             local.decoder.stream_reader(stored, read_size=len(stored)).readinto(raw)
         for segment in row:
             part = raw[segment.at : segment.at + segment.length]
-            whole = len(part) - len(part) % _BLOCK if segment.at == 0 else 0
-            os.pwrite(straight[segment.file], part[:whole], segment.start)
-            os.pwrite(cached[segment.file], part[whole:], segment.start + whole)
+            for at in range(0, len(part), PIECE):
+                os.pwrite(targets[segment.file], part[at : at + PIECE], segment.start + at)
 
     rows = segments([file.size for file in manifest.files], [f.raw for f in manifest.frames])
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1) as pool:
         list(pool.map(work, zip(manifest.frames, rows, strict=True)))
-    for handle in {source, *cached, *straight}:
+    for handle in (source, *targets):
         os.close(handle)

@@ -24,12 +24,8 @@ def restore(name: str, tree: str, store: str, home: str) -> None:
     assert done.origin == store, done
 
 
-def floor(name: str, tree: str, store: str, into: str, way: str) -> None:
-    """Decode and write what `restore` restores, without a check.
-
-    Args:
-        way: `direct`, past the page cache, or `cached`.
-    """
+def floor(name: str, tree: str, store: str, into: str) -> None:
+    """Decode and write what `restore` restores, without a check."""
     from artcache.repository import pack_name
 
     from .floor import decode_and_write
@@ -39,7 +35,7 @@ def floor(name: str, tree: str, store: str, into: str, way: str) -> None:
     found = cache.tiers[0].repository.find(key)
     assert found
     pack = Path(store, pack_name(found.manifest.packs[0].blake3))
-    decode_and_write(found.manifest, pack, Path(into), direct=way == "direct")
+    decode_and_write(found.manifest, pack, Path(into))
 
 
 def publish(name: str, tree: str, store: str, scratch: str) -> None:

@@ -53,6 +53,7 @@ class Task:
     """Peers that could not take part, each with why."""
     repeat: int = 1
     """Runs of each contender for one pair: short ones need more."""
+    most_rounds: int = 1000
     notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
@@ -73,6 +74,8 @@ class Outcome(NamedTuple):
     high: float
     """The least and the most over single rounds."""
     met: bool
+    cpu: float
+    """The ratio by processor time, which a busy machine changes less; 0.0 if unknown."""
 
 
 class Measured(NamedTuple):
@@ -90,9 +93,10 @@ def run(task: Task, pairs: int, progress: Callable[[str], None]) -> Measured:
     for contender in task.contenders:
         progress(f"{task.name}: warm-up: {contender.name}")
         _one(contender)
-    for number in range(pairs * task.repeat if task.contenders else 0):
+    rounds = min(pairs * task.repeat, task.most_rounds) if task.contenders else 0
+    for number in range(rounds):
         for contender in _order(task.contenders, number):
-            progress(f"{task.name}: round {number + 1} of {pairs * task.repeat}: {contender.name}")
+            progress(f"{task.name}: round {number + 1} of {rounds}: {contender.name}")
             samples[contender.name].append(_one(contender))
     progress("")
     outcomes = [_outcome(goal, samples) for goal in task.goals if _present(goal, samples)]
@@ -124,7 +128,14 @@ def _outcome(goal: Goal, samples: dict[str, list[Sample]]) -> Outcome:
     value = _ratio(goal, statistics.median(ours), statistics.median(theirs))
     rounds = [_ratio(goal, a, b) for a, b in zip(ours, theirs, strict=True)]
     met = value >= goal.factor if goal.word == "faster than" else value <= goal.factor
-    return Outcome(goal, value, min(rounds), max(rounds), met)
+    return Outcome(goal, value, min(rounds), max(rounds), met, _cpu_ratio(goal, samples))
+
+
+def _cpu_ratio(goal: Goal, samples: dict[str, list[Sample]]) -> float:
+    if not goal.peer:
+        return 0.0
+    cpu = [sum(sample.cpu for sample in samples[name]) for name in (goal.ours, goal.peer)]
+    return _ratio(goal, *cpu) if all(cpu) else 0.0
 
 
 def _ratio(goal: Goal, ours: float, theirs: float) -> float:

@@ -61,6 +61,8 @@ def _told(outcome: Outcome) -> str:
         "within": f"at most {goal.factor:g} x",
     }
     spread = f"rounds {outcome.low:.2f} to {outcome.high:.2f}"
+    if outcome.cpu:
+        spread += f"; by CPU time {outcome.cpu:.2f}"
     return f"{goal.ours} to {goal.peer}: {outcome.value:.2f} x ({spread}); goal: {aim[goal.word]}"
 
 

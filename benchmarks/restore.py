@@ -27,15 +27,13 @@ def restore(work: Path) -> Task:
     def contender(name: str, source: Path, child: Child) -> Contender:
         return Contender(name, lambda: timed(child), _ready(out, source), _gone(out))
 
-    def ours(name: str, job: str, *more: str) -> Contender:
-        words = helper(job, NAME, tree, store, out, *more)
-        return contender(name, store, Child(words, cwd=ROOT))
+    def ours(name: str, job: str) -> Contender:
+        return contender(name, store, Child(helper(job, NAME, tree, store, out), cwd=ROOT))
 
     tarball = archive_of(tree, ".tar.gz", _GZIP)
     task.contenders = [
         ours("artcache", "restore"),
-        ours("floor: no checks, cached", "floor", "cached"),
-        ours("floor: no checks, direct", "floor", "direct"),
+        ours("its floor: the same, no checks", "floor"),
         contender("cp -r", tree, Child(["cp", "-r", f"{tree}/.", out])),
         contender("tar -xzf", tarball, Child(["tar", "-C", out, "-xzf", tarball])),
     ]
@@ -70,7 +68,8 @@ def publish(work: Path) -> Task:
         task.contenders.append(
             contender("tar | zstd -3 -T2, flushed", _bash(f'{_ZSTD}; sync "$out"', archive))
         )
-    task.goals = [Goal("artcache", "faster than", 3.0, "tar -czf")]
+        task.goals = [Goal("artcache", "within", 1.0, "tar | zstd -3 -T2, flushed")]
+    task.most_rounds = 3  # gzip takes a minute
     task.notes = ["artcache flushes what it publishes to the disk; tar and zstd do not"]
     return task
 
