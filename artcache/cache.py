@@ -307,11 +307,16 @@ class Cache:
         """Build for several architectures; the recipe may compile once for all of them."""
         from .builder import build_group
 
-        if len(requests) > 1:
-            best = [self.variants(recipe, request)[0] for request in requests]
-            with contextlib.suppress(SourceUnavailable):
-                return build_group(self, self.recipe(recipe), best)
-        return [self.build(recipe, request) for request in requests]
+        if len(requests) == 1:
+            return [self.build(recipe, requests[0])]
+        choices = [self.variants(recipe, request) for request in requests]
+        failures: list[SourceUnavailable] = []
+        for variants in zip(*choices, strict=False):  # all of them from one source
+            try:
+                return build_group(self, self.recipe(recipe), variants)
+            except SourceUnavailable as error:
+                failures.append(error)
+        raise failures[0]
 
     def rebuild(self, recipe: str | Recipe, request: Request | None = None) -> Built:
         """Build a cached artifact once more and compare: is it reproducible? Publishes nothing."""

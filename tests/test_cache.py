@@ -450,6 +450,28 @@ class Two(artcache.Recipe):
         (context.tree / "x").touch()
 
 
+def test_a_group_falls_back_as_one(bench: Bench) -> None:
+    groups: list[list[object]] = []
+
+    class Grouped(Two):
+        def build_group(self, contexts):  # type: ignore[no-untyped-def]
+            groups.append([context.plan for context in contexts])
+            super().build_group(contexts)
+
+        def variants(self, host, request, runner):  # type: ignore[no-untyped-def]
+            return [
+                artcache.Variant(artcache.Key({**one.key.fields, "ref": request.ref}), one.plan)
+                for one in super().variants(host, request, runner)
+            ]
+
+    built = bench.cache().build_all(
+        Grouped(), [artcache.Request(ref="a"), artcache.Request(ref="b")]
+    )
+
+    assert groups == [["one", "one"], ["two", "two"]]
+    assert [one.fetched.key.get("ref") for one in built] == ["a", "b"]
+
+
 def test_a_fallback_is_remembered_and_no_store_is_asked_again(bench: Bench) -> None:
     bench.cache("a").fetch(Two())
     wall = bench.folder / "wall"
