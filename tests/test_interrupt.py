@@ -48,7 +48,8 @@ def test_ctrl_c_at_any_moment_leaves_nothing_half_done(machine: Machine, after: 
 
     code = settle(process, after, signal.SIGINT)
 
-    assert code in (0, 130, -signal.SIGINT)
+    # 1 only while Python itself starts, before a line of ours has run.
+    assert code in ((0, 1, 130, -signal.SIGINT) if after < 0.3 else (0, 130))
     assert not list(machine.home.glob("v1/tmp/*"))
     check_whole(machine)
     again = machine.run("fetch", "toy", *WORDS, "--store", machine.store, "--to", "here")
