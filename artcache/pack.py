@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 from . import digest
 from .errors import BuildFailed, Corrupt
 from .frames import Digests, Segment, cut, in_order, segments, threads
-from .lay import PIECE, TreeWriter
+from .lay import SMALL_PIECE, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
 from .tree import Scan
 
@@ -100,8 +100,8 @@ def write(
 
 def _append(out: BinaryIO, stored: bytes | memoryview) -> None:
     view = memoryview(stored)
-    for at in range(0, len(view), PIECE):
-        out.write(view[at : at + PIECE])
+    for at in range(0, len(view), SMALL_PIECE):
+        out.write(view[at : at + SMALL_PIECE])
 
 
 class _Done(NamedTuple):

@@ -15,8 +15,7 @@ from .inputs import SMALL_FILES, home_with_darknet
 from .measure import Check, Contender, Goal, Sample, Task
 
 HEAVY = ("fsspec", "asyncio", "rich", "gcsfs", "zstandard", "blake3", "subprocess", "elftools")
-"""What a hit has no use for. Some click versions load subprocess-like modules lazily; these
-names are looked for at the start of a line of `-X importtime`."""
+"""What a hit has no use for."""
 
 
 def command(work: Path) -> Task:
@@ -34,7 +33,7 @@ def command(work: Path) -> Task:
         Contender("python", lambda: timed(Child([sys.executable, "-c", "pass"]))),
     ]
     task.goals = [Goal("artcache fetch", "within", 2.0, "import click")]
-    task.checks = [_imports(fetch), *_sockets(fetch, task.missing)]
+    task.checks = _touches(fetch, task.missing)
     return task
 
 
@@ -42,9 +41,9 @@ def library(work: Path) -> Task:
     """`artcache.fetch` in a running process."""
     task = Task("library", f"warm hit in a running process: the same tree of {SMALL_FILES} files")
     home = home_with_darknet(work / "home", artcache.Request(), SECOND)
+    child = Child(helper("library", home), cwd=ROOT)
 
     def contender(name: str, member: str) -> Contender:
-        child = Child(helper("library", home), cwd=ROOT)
         return Contender(name, lambda: Sample(told(child)[member]))
 
     task.contenders = [
@@ -56,6 +55,7 @@ def library(work: Path) -> Task:
         Goal("first look at the tree", "under", 0.001),
         Goal("again", "under", 0.001),
     ]
+    task.checks = _touches(child, task.missing)
     return task
 
 
@@ -66,35 +66,40 @@ def _hit(script: Path, home: Path, work: Path) -> Child:
     return Child([script, "fetch", "darknet"], env, empty)
 
 
-def _imports(fetch: Child) -> Check:
-    """Which of the heavy packages a hit imports."""
-    words = [sys.executable, "-X", "importtime", *fetch.argv]
-    done = subprocess.run(
-        words, env=environment(fetch.env), cwd=fetch.cwd, capture_output=True, text=True
-    )
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.split("\n")}
+def _touches(hit: Child, missing: dict[str, str]) -> list[Check]:
+    """What a hit imports, by Python's own list; what it asks of the kernel, by strace."""
+    listing = _stderr(hit._replace(env={**hit.env, "PYTHONPROFILEIMPORTTIME": "1"}))
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in listing.split("\n")}
     bad = sorted(loaded.intersection(HEAVY))
-    return Check(f"a hit imports none of {', '.join(HEAVY)}", not bad, ", ".join(bad))
-
-
-def _sockets(fetch: Child, missing: dict[str, str]) -> list[Check]:
-    """Whether a hit asks the kernel for a socket, or starts a process."""
+    checks = [
+        Check(
+            f"a hit imports none of {', '.join(HEAVY)}",
+            "artcache" in loaded and not bad,
+            ", ".join(bad),
+        )
+    ]
     strace = tool("strace", missing)
     if not strace:
-        return []
-    words = [strace, "-f", "-e", "trace=socket,connect,execve", *fetch.argv]
-    done = subprocess.run(
-        [str(word) for word in words],
-        env=environment(fetch.env),
-        cwd=fetch.cwd,
-        capture_output=True,
-        text=True,
-    )
-    calls = re.findall(r"^(?:\[pid +\d+\] )?(\w+)\(", done.stderr, re.MULTILINE)
+        return checks
+    traced = [strace, "-f", "-e", "trace=socket,connect,execve", *hit.argv]
+    output = _stderr(hit._replace(argv=traced))
+    calls = re.findall(r"^(?:\[pid +\d+\] )?(\w+)\(", output, re.MULTILINE)
     if "execve" not in calls:
-        missing["strace"] = f"strace cannot trace here: {done.stderr.strip()[:200]}"
-        return []
+        missing["strace"] = f"strace cannot trace here: {output.strip()[:200]}"
+        return checks
     return [
+        *checks,
         Check("a hit opens no socket", not {"socket", "connect"}.intersection(calls)),
         Check("a hit starts no process", calls.count("execve") == 1),
     ]
+
+
+def _stderr(child: Child) -> str:
+    done = subprocess.run(
+        [str(word) for word in child.argv],
+        env=environment(child.env),
+        cwd=child.cwd,
+        capture_output=True,
+        text=True,
+    )
+    return done.stderr
