@@ -18,6 +18,7 @@ from .manifest import File, Manifest
 from .process import Runner
 from .recipe import BuildContext, Recipe, SmokeContext, Variant
 from .repository import Published
+from .restore import restore
 from .tree import Scan, digest_files, scan
 from .turns import turn
 
@@ -60,7 +61,7 @@ def build_variant(
         job = _Job(cache, recipe, variant, stack)
         writers = [tier for tier in cache.writers() if publish and job.may_publish(tier)]
         if reuse and (made := stack.enter_context(turn(cache, variant.key, writers))):
-            entry, seconds = cache.restore(*made), time.perf_counter() - start
+            entry, seconds = restore(cache, *made), time.perf_counter() - start
             return Built(Fetched(entry, origin=made.tier.url, seconds=seconds))
         _run([job], recipe.build_group)
         return job.finish(start, [tier for tier in writers if not tier.down])

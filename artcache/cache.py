@@ -6,7 +6,6 @@ A hit in the home touches nothing but the home, and imports nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from .errors import (
     NewerFormat,
     OverLimit,
     SourceUnavailable,
-    StoreUnavailable,
 )
 from .events import Observer
 from .home import Entry, Home
@@ -31,11 +29,10 @@ if TYPE_CHECKING:
     from .key import Key
     from .match import Match
     from .process import Runner
-    from .repository import Found
     from .toolchain import HostFacts
 
 BuildPolicy = Literal["missing", "never", "always"]
-_Served = tuple[Entry, str, str]
+Served = tuple[Entry, str, str]
 """An entry, where it came from, and a note for the user."""
 
 
@@ -154,7 +151,9 @@ class Cache:
         loose = loose and not variants[0].exact
         served = self._exact(variants, newer, loose=loose, verify=verify)
         if not served and loose:
-            served = self._compatible(variants, match)
+            from .restore import stand_in
+
+            served = stand_in(self, variants, match)
         if served:
             entry, origin, note = served
             self._remember(variants, entry.key, note)
@@ -191,7 +190,7 @@ class Cache:
         *,
         loose: bool,
         verify: bool,
-    ) -> _Served | None:
+    ) -> Served | None:
         """Each variant in the home and then the stores, best first.
 
         Args:
@@ -205,28 +204,11 @@ class Cache:
                 meant = loose if stands_in else any(other == one.key for one in variants)
                 if meant and (found := self.from_home(other, verify=verify)):
                     return found, "home", note
-            found, origin = self._from_stores(variant, newer)
-            if found:
-                return found, origin, variant.note
-        return None
+            if self.readers():
+                from .restore import from_stores
 
-    def _compatible(self, variants: list[Variant], match: Match) -> _Served | None:
-        """The best artifact that provably runs here in place of a variant."""
-        from .match import best
-
-        for variant in variants:
-            chosen = best(self, variant.key, match)
-            if chosen is None:
-                continue
-            note = "; ".join(filter(None, [variant.note, chosen.note]))
-            if chosen.entry:
-                return chosen.entry, "home", note
-            if chosen.tier and chosen.found:
-                with contextlib.suppress(Corrupt):
-                    try:
-                        return self._restore(chosen.tier, chosen.found), chosen.tier.url, note
-                    finally:
-                        self.tell_problems(chosen.tier)
+                if served := from_stores(self, variant, newer):
+                    return served
         return None
 
     def from_home(self, key: Key, *, verify: bool = False) -> Entry | None:
@@ -236,55 +218,6 @@ class Cache:
             where = self.home.quarantine(key)
             self.observer.warn(f"{error}; it was moved to {where}")
             return None
-
-    def _from_stores(
-        self, variant: Variant, newer: list[NewerFormat | OverLimit]
-    ) -> tuple[Entry | None, str]:
-        """Ask each store in order; restore from the first that has it."""
-        for tier in self.readers():
-            try:
-                found = tier.repository.find(variant.key)
-                if found:
-                    return self._restore(tier, found), tier.url
-            except (NewerFormat, OverLimit) as error:
-                newer.append(error)
-                self.observer.warn(f"{error}" + (f"; {error.hint}" if error.hint else ""))
-            except StoreUnavailable as error:
-                self.give_up(tier, error)
-            except Corrupt:
-                continue  # its problems are told below
-            finally:
-                self.tell_problems(tier)
-        return None, ""
-
-    def _restore(self, tier: Tier, found: Found) -> Entry:
-        key = found.manifest.key
-        with self.home.lock(key, waiting=self.waiting):
-            if entry := self.from_home(key):  # whom we waited for restored it
-                return entry
-            return self.restore(tier, found)
-
-    def restore(self, tier: Tier, found: Found) -> Entry:
-        """Bring an artifact into the home; its lock is held by the caller."""
-        from .disk import disk_errors
-
-        manifest = found.manifest
-        self.observer.phase("restore", f"{manifest.key.recipe} from {tier.url}")
-        done = 0
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            self.observer.progress(done, manifest.size)
-
-        with (
-            self.home.staging() as staging,
-            disk_errors(self.home.root, doing="restore", needed=manifest.size),
-        ):
-            staged = staging / "entry"
-            staged.mkdir()
-            tier.repository.restore(found, staging, progress).rename(staged / "tree")
-            return self.home.commit(staged, manifest, tier.url)
 
     # -- build ----------------------------------------------------------------------------
 
@@ -343,7 +276,7 @@ class Cache:
             hint=failures[0].hint,
         )
 
-    # -- shared with `build` and `survey` -------------------------------------------------
+    # -- shared with the rooms that do it --------------------------------------------------
 
     def readers(self) -> list[Tier]:
         return [tier for tier in self.tiers if tier.reads and not tier.down]

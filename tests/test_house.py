@@ -17,7 +17,7 @@ FLOORS = {
     1: "errors digest toolchain key manifest needs compat events",
     2: "store process recipe disk",
     3: "memory frames tree lay pack seal home elf fatbin binary detect trust stores install",
-    4: "turns repository match supply present tier cache builder survey gc",
+    4: "turns restore repository match supply present tier cache builder survey gc",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -38,8 +38,9 @@ BESIDE = {
     "supply": "cache match",
     "tier": "repository",
     "present": "cache",
-    "cache": "repository builder match present supply survey tier",
-    "builder": "cache repository tier turns",
+    "restore": "cache match repository tier",
+    "cache": "repository builder match present restore supply survey tier",
+    "builder": "cache repository restore tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match",
     "gc": "cache repository survey",
