@@ -96,6 +96,14 @@ class Store(Protocol):
         """Remove an object; one that is not there is no error."""
         ...
 
+    def move(self, name: str, to: str) -> None:
+        """Give an object another name, which must be free.
+
+        Raises:
+            ObjectNotFound: no such object.
+        """
+        ...
+
     def quarantine(self, name: str) -> str:
         """Move a bad object out of the readers' way; returns where it is now, or ''.
 
@@ -132,6 +140,19 @@ class Abortable(Protocol):
 
     def abort(self) -> None:
         """End the reads under way: they raise `StoreUnavailable`. Later ones work."""
+        ...
+
+
+@runtime_checkable
+class Littered(Protocol):
+    """A store in which killed writers leave things that are no objects."""
+
+    def leftovers(self) -> Iterator[StoredObject]:
+        """What writers left, and what writers of this moment use."""
+        ...
+
+    def discard(self, name: str) -> None:
+        """Remove one of `leftovers`; one that is not there is no error."""
         ...
 
 

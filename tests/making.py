@@ -114,6 +114,11 @@ class MemoryStore:
     def delete(self, name: str) -> None:
         self.objects.pop(checked_name(name), None)
 
+    def move(self, name: str, to: str) -> None:
+        checked_name(to)
+        self.objects[to] = self._data(name)
+        self.objects.pop(name, None)
+
     def quarantine(self, name: str) -> str:
         self.aside[name] = self._data(name)
         del self.objects[name]

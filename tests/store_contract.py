@@ -23,7 +23,7 @@ from artcache.errors import (
     OverLimit,
     UsageError,
 )
-from artcache.store import Store, StoreTraits
+from artcache.store import Littered, Store, StoreTraits
 
 NAME = "v1/manifests/thing/0a.json"
 PACK = "v1/packs/0a/0a.pack"
@@ -95,8 +95,9 @@ class StoreContract:
             lambda store: store.get_range(NAME, 0, 1),
             lambda store: store.size(NAME),
             lambda store: store.quarantine(NAME),
+            lambda store: store.move(NAME, f"{NAME}.moved"),
         ],
-        ids=["get", "get_range", "size", "quarantine"],
+        ids=["get", "get_range", "size", "quarantine", "move"],
     )
     def test_an_object_that_is_not_there_is_not_found(
         self, store: Store, read: Callable[[Store], object]
@@ -164,6 +165,8 @@ class StoreContract:
             lambda: store.size(name),
             lambda: store.delete(name),
             lambda: store.quarantine(name),
+            lambda: store.move(name, NAME),
+            lambda: store.move(NAME, name),
             lambda: list(store.list(name)),
         ):
             with pytest.raises(UsageError):
@@ -220,6 +223,24 @@ class StoreContract:
         store.create(NAME, b"x")
         store.delete(f"{NAME}/below")
         assert store.get(NAME, limit=1) == b"x"
+
+    def test_a_moved_object_has_its_bytes_under_the_new_name_only(self, store: Store) -> None:
+        store.create(PACK, b"content")
+        store.move(PACK, "v1/trash/0a/1.pack")
+        assert store.get("v1/trash/0a/1.pack", limit=10) == b"content"
+        assert names(store, "v1") == ["v1/trash/0a/1.pack"]
+        store.create(PACK, b"again")
+        store.move(PACK, "v1/trash/0a/2.pack")
+        assert len(names(store, "v1/trash/0a")) == 2
+
+    def test_what_writers_left_is_no_object_and_can_be_discarded(self, store: Store) -> None:
+        store.create(NAME, b"x")
+        if not isinstance(store, Littered):
+            return
+        assert list(store.leftovers()) == []
+        with pytest.raises(UsageError):
+            store.discard(NAME)
+        store.discard("v1/manifests/.tmp-nobody")
 
     def test_a_quarantined_object_is_out_of_the_way(self, store: Store) -> None:
         store.create(NAME, b"bad")

@@ -61,6 +61,9 @@ class Mirror:
     def delete(self, name: str) -> None:
         self._bucket.delete(name)
 
+    def move(self, name: str, to: str) -> None:
+        self._bucket.move(name, to)
+
     def quarantine(self, name: str) -> str:
         return self._bucket.quarantine(name)
 

@@ -36,6 +36,26 @@ class TestFolder(StoreContract):
         return PosixStore(tmp_path / "store", mount_like=False)
 
 
+def test_what_a_killed_writer_left_is_listed_with_its_age_and_discarded(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path / "store", mount_like=False)
+    store.create(PACK, b"whole")
+    folder = (tmp_path / "store" / PACK).parent
+    (folder / ".tmp-7-0a").write_bytes(b"half")
+    os.utime(folder / ".tmp-7-0a", (1000, 1000))
+
+    (left,) = store.leftovers()
+
+    assert (left.size, left.modified) == (4, 1000.0)
+    store.discard(left.name)
+    assert os.listdir(folder) == [Path(PACK).name]
+
+
+@pytest.mark.parametrize("name", ["v1/../.tmp-x", "/.tmp-x", "v1/packs/x.pack", ".tmp", ""])
+def test_only_leftovers_are_discarded(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        PosixStore(tmp_path / "store").discard(name)
+
+
 class TestLikeADrive(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:

@@ -129,6 +129,9 @@ class HttpStore:
     def delete(self, name: str) -> None:
         self._refuse(name)
 
+    def move(self, name: str, to: str) -> None:
+        self._refuse(name)
+
     def quarantine(self, name: str) -> str:
         self._refuse(name)
         return ""

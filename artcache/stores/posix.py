@@ -31,6 +31,7 @@ from ..errors import (
     OverLimit,
     StoreDenied,
     StoreUnavailable,
+    UsageError,
 )
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
 
@@ -107,28 +108,22 @@ class PosixStore:
                 self._create_linked(final, content)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        top = self._path(prefix)
-        todo = [top]
-        while todo:
-            folder = todo.pop()
-            with self._errors(prefix):
-                try:
-                    with os.scandir(folder) as found:
-                        entries = [entry for entry in found if not entry.name.startswith(".")]
-                except (FileNotFoundError, NotADirectoryError):
-                    self._check_mounted()
-                    continue
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(Path(entry.path))
-                    continue
-                with self._errors(prefix):
-                    try:
-                        facts = entry.stat()
-                    except FileNotFoundError:
-                        continue
-                name = str(Path(entry.path).relative_to(self._root))
-                yield StoredObject(name, facts.st_size, facts.st_mtime)
+        for found in self._files(str(self._path(prefix)), prefix):
+            if not found.name.rpartition("/")[2].startswith("."):
+                yield found
+
+    def leftovers(self) -> Iterator[StoredObject]:
+        for found in self._files(f"{self._root}/v1", "v1"):
+            if found.name.rpartition("/")[2].startswith(_TEMPORARY):
+                yield found
+
+    def discard(self, name: str) -> None:
+        folder, _, file = name.rpartition("/")
+        if not file.startswith(_TEMPORARY):
+            raise UsageError(f"{name!r} is no temporary file of a store")
+        place = self._path(folder) / file
+        with self._errors(name, writing=True):
+            place.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
         with (
@@ -136,6 +131,15 @@ class PosixStore:
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
         ):
             self._path(name).unlink()
+
+    def move(self, name: str, to: str) -> None:
+        source, target = self._path(name), self._path(to)
+        with self._errors(name, writing=True):
+            self._make_folder(target.parent)
+            try:
+                source.rename(target)
+            except (FileNotFoundError, NotADirectoryError):
+                raise ObjectNotFound(f"{self.url} has no {name}") from None
 
     def quarantine(self, name: str) -> str:
         aside = self._root / "v1" / "quarantine"
@@ -176,6 +180,32 @@ class PosixStore:
 
     def _path(self, name: str) -> Path:
         return self._root / checked_name(name)
+
+    def _files(self, top: str, prefix: str) -> Iterator[StoredObject]:
+        """All files below a folder as they are read, hidden ones too; of no hidden folder."""
+        todo = [top]
+        while todo:
+            with self._errors(prefix):
+                try:
+                    entries = os.scandir(todo.pop())
+                except (FileNotFoundError, NotADirectoryError):
+                    self._check_mounted()
+                    continue
+            with entries:
+                while True:
+                    with self._errors(prefix):
+                        entry = next(entries, None)
+                        if entry is None:
+                            break
+                        if entry.is_dir(follow_symlinks=False):
+                            todo += [entry.path] if entry.name[0] != "." else []
+                            continue
+                        try:
+                            facts = entry.stat()
+                        except FileNotFoundError:
+                            continue
+                    name = entry.path[len(self.url) :].lstrip("/")
+                    yield StoredObject(name, facts.st_size, facts.st_mtime)
 
     def _make_folder(self, folder: Path) -> None:
         if folder.is_dir():

@@ -215,11 +215,14 @@ class RemoteStore:
         except ObjectNotFound:
             return
 
-    def quarantine(self, name: str) -> str:
-        key = self._key(name)
-        aside = f"v1/quarantine/{name.replace('/', '.')}.{int(time.time())}.{secrets.token_hex(3)}"
-        self._find(name, lambda moved: self._bucket.copy(key, self._prefix + aside))
+    def move(self, name: str, to: str) -> None:
+        key, target = self._key(name), self._key(to)
+        self._find(name, lambda moved: self._bucket.copy(key, target))
         self.delete(name)
+
+    def quarantine(self, name: str) -> str:
+        aside = f"v1/quarantine/{name.replace('/', '.')}.{int(time.time())}.{secrets.token_hex(3)}"
+        self.move(name, aside)
         return f"{self._url.rstrip('/')}/{aside}"
 
     def abort(self) -> None:
