@@ -59,7 +59,7 @@ def build_variant(
         if reuse and (entry := cache.from_home(variant.key)):
             return Built(Fetched(entry, origin="home", seconds=time.perf_counter() - start))
         job = _Job(cache, recipe, variant, stack)
-        writers = [tier for tier in cache.writers() if publish and job.may_publish(tier)]
+        writers = _allowed(cache, recipe) if publish else []
         if reuse and (made := stack.enter_context(turn(cache, variant.key, writers))):
             entry, seconds = restore(cache, *made), time.perf_counter() - start
             return Built(Fetched(entry, origin=made.tier.url, seconds=seconds))
@@ -79,7 +79,19 @@ def build_group(cache: Cache, recipe: Recipe, variants: Sequence[Variant]) -> li
             stack.enter_context(cache.home.lock(variant.key, waiting=cache.waiting))
         jobs = [_Job(cache, recipe, variant, stack) for variant in variants]
         _run(jobs, recipe.build_group)
-        return [job.finish(start, cache.writers()) for job in jobs]
+        writers = _allowed(cache, recipe)
+        return [job.finish(start, [tier for tier in writers if not tier.down]) for job in jobs]
+
+
+def _allowed(cache: Cache, recipe: Recipe) -> list[Tier]:
+    """The stores that get what is built; a warning for each that must not."""
+    allowed = []
+    for tier in cache.writers():
+        if refusal := tier.refuses(recipe):
+            cache.observer.warn(refusal)
+        else:
+            allowed.append(tier)
+    return allowed
 
 
 def _run(jobs: Sequence[_Job], build: Callable[[Sequence[BuildContext]], object]) -> None:
@@ -243,17 +255,6 @@ class _Job:
         needs = binary.scan_tree(self.tree, [file.path for file in files])
         _prove(self.key, needs)
         return Manifest(self.key, files, found.links, found.dirs, (), (), needs, provenance)
-
-    def may_publish(self, tier: Tier) -> bool:
-        """Warns if not: the store is public, and the artifact must not be redistributed."""
-        allowed = self.recipe.redistributable or not tier.public
-        if not allowed:
-            name, why = self.recipe.name, self.recipe.licence or "its licence"
-            self.observer.warn(
-                f"publishing {name} to {tier.url} is refused: that store is public, and {why}"
-                f" does not allow {name} to be redistributed; a private store may have it"
-            )
-        return allowed
 
     def _publish(self, tier: Tier, manifest: Manifest, pack_file: Path) -> Published | None:
         """A publish that fails is one warning: the build was good."""

@@ -18,7 +18,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +49,8 @@ class Found(NamedTuple):
     manifest: Manifest
     name: str
     """The object's name in the store."""
+    data: bytes
+    """The manifest as it was published, byte for byte."""
 
 
 class Listed(NamedTuple):
@@ -152,7 +154,7 @@ class Repository:
         except Corrupt as error:
             self.set_aside(name, str(error))
             return None
-        return Found(manifest, name)
+        return Found(manifest, name, data)
 
     def set_aside(self, name: str, why: str) -> None:
         """Quarantine an object, or say that it could not be done."""
@@ -211,18 +213,29 @@ class Repository:
                 a row. The manifest, and the pack if it is there, are quarantined.
             StoreUnavailable: the store stopped answering.
         """
+
+        def read(into: Path) -> None:
+            unpack(
+                found.manifest,
+                self.fetch,
+                into,
+                parallel=self.store.traits.parallel,
+                abort=self.abort,
+                progress=progress,
+            )
+
+        return self.read_twice(found, staging, read)
+
+    def read_twice(self, found: Found, staging: Path, read: Callable[[Path], object]) -> Path:
+        """Have `read` fill a new folder of `staging`, once more if what it read was bad.
+
+        Raises as `restore` does.
+        """
         for attempt in (1, 2):
-            into = staging / f"restored-{attempt}"
+            into = staging / f"read-{attempt}"
             into.mkdir()
             try:
-                unpack(
-                    found.manifest,
-                    self.fetch,
-                    into,
-                    parallel=self.store.traits.parallel,
-                    abort=self._abort,
-                    progress=progress,
-                )
+                read(into)
                 return into
             except (Corrupt, ObjectNotFound) as error:
                 failure = error  # once may be this machine's own accident
@@ -250,17 +263,21 @@ class Repository:
                 bad[pack] = str(error)
         return bad
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """End the reads under way, if the store can."""
         if isinstance(self.store, Abortable):
             self.store.abort()
 
     # -- publishing -----------------------------------------------------------------------
 
-    def publish(self, manifest: Manifest, pack_files: Callable[[Pack], Path]) -> Published:
+    def publish(
+        self, manifest: Manifest, pack_files: Callable[[Pack], Path], data: bytes = b""
+    ) -> Published:
         """Store an artifact: packs first, manifest last.
 
         Args:
             pack_files: The local file of each pack.
+            data: The manifest's bytes if it was published before: they stay the same.
 
         Raises:
             StoreUnavailable: it could not be stored; nothing half-done is visible.
@@ -268,7 +285,7 @@ class Repository:
         self._mark()
         for pack in manifest.packs:
             self._put_pack(pack, pack_files(pack))
-        data, traits = manifest.to_bytes(), self.store.traits
+        data, traits = data or manifest.to_bytes(), self.store.traits
         name = f"{MANIFESTS}/{manifest.key.recipe}/{manifest.key.hash}"
         name += ".json" if traits.exclusive_create else f"/{digest.blake3(data)}.json"
         for _ in range(3):
@@ -282,6 +299,13 @@ class Repository:
             self._hint(manifest.key)
             return Published(self.url, True, manifest, traits.durable_on_return)
         raise StoreUnavailable(f"{self.url}: {name} is bad and cannot be replaced")
+
+    def holds(self, packs: Sequence[Pack]) -> bool:
+        """Whether every pack is there with its length; its bytes are not read."""
+        try:
+            return all(self.store.size(pack_name(pack.blake3)) == pack.length for pack in packs)
+        except ObjectNotFound:
+            return False
 
     def _put_pack(self, pack: Pack, file: Path) -> None:
         name = pack_name(pack.blake3)

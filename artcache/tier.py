@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .recipe import Recipe
     from .repository import Repository
     from .store import Store
 
@@ -25,7 +26,7 @@ class Tier:
         self.url = url or getattr(store, "url", "")
         self.reads, self.writes = reads, writes
         self.public = False
-        """Anyone may read it: see `Recipe.redistributable`."""
+        """Anyone may read it: see `refuses`."""
         self.down = False
         """It did not answer, and is left alone for the rest of this run."""
         self._repository: Repository | None = None
@@ -39,3 +40,13 @@ class Tier:
             store = self._store() if callable(self._store) else self._store
             self._repository = Repository(store)
         return self._repository
+
+    def refuses(self, recipe: Recipe) -> str:
+        """Why it must not get what the recipe makes; '' if it may."""
+        if recipe.redistributable or not self.public:
+            return ""
+        return (
+            f"publishing {recipe.name} to {self.url} is refused: that store is public, and"
+            f" {recipe.licence or 'its licence'} does not allow {recipe.name} to be"
+            " redistributed; a private store may have it"
+        )

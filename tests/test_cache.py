@@ -18,6 +18,7 @@ from artcache.errors import (
 )
 from artcache.manifest import Manifest
 from artcache.recipe import FunctionRecipe
+from artcache.store import StoreSpec
 
 HOST = artcache.HostFacts(libc="glibc2.36")
 
@@ -470,6 +471,23 @@ def test_a_group_falls_back_as_one(bench: Bench) -> None:
 
     assert groups == [["one", "one"], ["two", "two"]]
     assert [one.fetched.key.get("ref") for one in built] == ["a", "b"]
+
+
+def test_a_group_too_keeps_out_of_a_public_store_what_may_not_be_redistributed(
+    bench: Bench,
+) -> None:
+    class Closed(Two):
+        redistributable = False
+
+        def variants(self, host, request, runner):  # type: ignore[no-untyped-def]
+            return [artcache.Variant(artcache.Key(self.full_fields({"ref": request.ref})), "two")]
+
+    store = StoreSpec(str(bench.folder / "public"), public=True)
+    cache = bench.cache("a", stores=[store])
+    cache.build_all(Closed(), [artcache.Request(ref="a"), artcache.Request(ref="b")])
+
+    assert not list((bench.folder / "public").rglob("*.json"))
+    assert len([line for line in bench.told.warnings if "redistributed" in line]) == 1
 
 
 def test_a_fallback_is_remembered_and_no_store_is_asked_again(bench: Bench) -> None:

@@ -17,7 +17,7 @@ FLOORS = {
     1: "errors digest toolchain key manifest needs compat events",
     2: "store process recipe disk",
     3: "memory frames tree lay pack seal home elf fatbin binary detect trust stores install",
-    4: "turns restore repository match supply present tier cache builder survey gc",
+    4: "turns restore repository match supply present tier cache builder survey gc transfer",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -43,6 +43,7 @@ BESIDE = {
     "builder": "cache repository restore tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match",
+    "transfer": "repository",
     "gc": "cache repository survey",
     "__init__": "api",
     "__main__": "cli",
