@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from . import cache, config
 from .home import Home
 from .recipe import Recipe, Request, find
-from .store import StoreSpec
+from .store import StoreSpec, WritePolicy
 
 if TYPE_CHECKING:
     from .builder import Built
@@ -31,6 +31,8 @@ class Cache(cache.Cache):
         home: str | os.PathLike[str] | None = None,
         host: HostFacts | None = None,
         observer: Observer | None = None,
+        backfill: bool | None = None,
+        write_policy: WritePolicy | None = None,
     ) -> None:
         """Args:
         stores: Asked in this order after the home. A string is a folder or URL,
@@ -38,19 +40,21 @@ class Cache(cache.Cache):
         home: The folder for trees on this machine; None: as configured.
         host: Facts about the machine to fetch for; None: this machine's.
         observer: Told what happens.
+        backfill: Whether a hit in a store is copied to the ones before it.
+        write_policy: Which stores must have taken what was built: none (`ignore`), the
+            `first` that may be written, or `all`.
         """
-        settings = config.load() if stores is None or home is None else None
-        folder = Path(home).absolute() if home is not None else settings.home  # type: ignore[union-attr]
-        if stores is None:
-            stores = settings.stores  # type: ignore[union-attr]
-        place = Home(folder)
+        settings = config.load()
+        place = Home(settings.home if home is None else Path(home).absolute())
         super().__init__(
             place,
-            [_tier(store) for store in stores],
+            [_tier(store) for store in (settings.stores if stores is None else stores)],
             host=(lambda: host) if host else _detector(place),
             recipes=_finder(place),
             libraries=_libraries,
             observer=observer,
+            backfill=settings.backfill if backfill is None else backfill,
+            write_policy=write_policy or settings.write_policy,
         )
 
 
@@ -61,9 +65,12 @@ def fetch(
     build: cache.BuildPolicy = "missing",
     match: Match = "compatible",
     verify: bool = False,
+    backfill: bool | None = None,
 ) -> cache.Fetched:
     """`Cache().fetch(...)`, with the same cache for as long as the configuration is the same."""
-    return default().fetch(recipe, request, build=build, match=match, verify=verify)
+    return default().fetch(
+        recipe, request, build=build, match=match, verify=verify, backfill=backfill
+    )
 
 
 def build(recipe: str | Recipe, request: Request | None = None) -> Built:
@@ -77,6 +84,7 @@ def default() -> Cache:
         os.environ.get(name)
         for name in (
             *("ARTCACHE_DIR", "ARTCACHE_STORES", "ARTCACHE_ARCH", "ARTCACHE_CUDA"),
+            *("ARTCACHE_BACKFILL", "ARTCACHE_WRITE_POLICY"),
             *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME"),
         )
     )
@@ -124,5 +132,5 @@ def _tier(store: str | os.PathLike[str] | StoreSpec | Store) -> cache.Tier:
         return open_store(url)
 
     tier = cache.Tier(opened, url=url, reads=store.reads, writes=store.writes)
-    tier.public = store.public
+    tier.public, tier.backfill = store.public, store.backfill
     return tier

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, binary, pack
-from .cache import Cache, Fetched, Tier
+from .cache import Cache, Fetched
 from .disk import disk_errors
 from .errors import ArtcacheError, BuildFailed, EmptyBuild
 from .manifest import File, Manifest
 from .process import Runner
+from .publish import Targets
 from .recipe import BuildContext, Recipe, SmokeContext, Variant
 from .repository import Published
 from .restore import restore
@@ -39,6 +40,8 @@ class Built:
     """Where the key was there already (`home` or a store's URL): the paths whose
     bytes differ from what this build made, in the home with the differing sections
     of programs and libraries; an empty list means equal."""
+    unpublished: dict[str, str] = field(default_factory=dict)
+    """Stores that should have it and did not take it, by URL, each with why."""
 
 
 def build_variant(
@@ -52,6 +55,8 @@ def build_variant(
 
     Raises:
         BuildFailed: nothing was published; the log is kept.
+        NotPublished: it is in the home, but not where the write policy asks for it; or
+            that was clear before the build.
     """
     start = time.perf_counter()
     with ExitStack() as stack:
@@ -59,12 +64,15 @@ def build_variant(
         if reuse and (entry := cache.from_home(variant.key)):
             return Built(Fetched(entry, origin="home", seconds=time.perf_counter() - start))
         job = _Job(cache, recipe, variant, stack)
-        writers = _allowed(cache, recipe) if publish else []
-        if reuse and (made := stack.enter_context(turn(cache, variant.key, writers))):
+        targets = Targets(cache, recipe, publish=publish)
+        if reuse and (made := stack.enter_context(turn(cache, variant.key, targets.all))):
             entry, seconds = restore(cache, *made), time.perf_counter() - start
             return Built(Fetched(entry, origin=made.tier.url, seconds=seconds))
+        targets.probe()
         _run([job], recipe.build_group)
-        return job.finish(start, [tier for tier in writers if not tier.down])
+        built = job.finish(start, targets)
+    targets.demand([built])
+    return built
 
 
 def build_group(cache: Cache, recipe: Recipe, variants: Sequence[Variant]) -> list[Built]:
@@ -72,26 +80,19 @@ def build_group(cache: Cache, recipe: Recipe, variants: Sequence[Variant]) -> li
 
     Raises:
         BuildFailed: of one of them; none was published.
+        NotPublished: as for one.
     """
     start = time.perf_counter()
     with ExitStack() as stack:
         for variant in sorted(variants, key=lambda one: one.key.hash):  # one order: no deadlock
             stack.enter_context(cache.home.lock(variant.key, waiting=cache.waiting))
         jobs = [_Job(cache, recipe, variant, stack) for variant in variants]
+        targets = Targets(cache, recipe)
+        targets.probe()
         _run(jobs, recipe.build_group)
-        writers = _allowed(cache, recipe)
-        return [job.finish(start, [tier for tier in writers if not tier.down]) for job in jobs]
-
-
-def _allowed(cache: Cache, recipe: Recipe) -> list[Tier]:
-    """The stores that get what is built; a warning for each that must not."""
-    allowed = []
-    for tier in cache.writers():
-        if refusal := tier.refuses(recipe):
-            cache.observer.warn(refusal)
-        else:
-            allowed.append(tier)
-    return allowed
+        builts = [job.finish(start, targets) for job in jobs]
+    targets.demand(builts)
+    return builts
 
 
 def _run(jobs: Sequence[_Job], build: Callable[[Sequence[BuildContext]], object]) -> None:
@@ -189,11 +190,11 @@ class _Job:
         folder.mkdir()
         return folder
 
-    def finish(self, start: float, writers: Sequence[Tier]) -> Built:
+    def finish(self, start: float, targets: Targets) -> Built:
         """Describe, keep and publish what `run` made."""
         self.observer.phase("pack", f"{len(self.found.files)} files")
         pack_file = self.staging / "pack"
-        if writers:
+        if targets.all:
             manifest = self._packed(pack_file)
         else:
             manifest = self._manifest(digest_files(self.tree, self.found), self.found)
@@ -205,13 +206,13 @@ class _Job:
                 for path in compare(before.manifest().files, manifest.files)
             ]
         entry = before or self._keep(manifest)
-        published = [self._publish(tier, manifest, pack_file) for tier in writers]
+        published, unpublished = self._publish(targets, manifest, pack_file)
         for done in published:
-            if done and not done.first:
+            if not done.first:
                 differing[done.url] = compare(done.winner.files, manifest.files)
         seconds = time.perf_counter() - start
         fetched = Fetched(entry, origin="built", seconds=seconds, note=self.variant.note)
-        return Built(fetched, self.log, [done for done in published if done], differing)
+        return Built(fetched, self.log, published, differing, unpublished)
 
     def _keep(self, manifest: Manifest) -> Entry:
         return self.cache.home.commit(self.entry_folder, manifest, "built")
@@ -256,16 +257,23 @@ class _Job:
         _prove(self.key, needs)
         return Manifest(self.key, files, found.links, found.dirs, (), (), needs, provenance)
 
-    def _publish(self, tier: Tier, manifest: Manifest, pack_file: Path) -> Published | None:
-        """A publish that fails is one warning: the build was good."""
-        self.observer.phase("publish", f"to {tier.url}")
-        try:
-            return tier.repository.publish(manifest, lambda _: pack_file)
-        except ArtcacheError as error:
-            self.cache.give_up(tier, error)
-            return None
-        finally:
-            self.cache.tell_problems(tier)
+    def _publish(
+        self, targets: Targets, manifest: Manifest, pack_file: Path
+    ) -> tuple[list[Published], dict[str, str]]:
+        """A publish that fails is one warning: the build was good. Returns who took it,
+        and why the others did not."""
+        published, unpublished = [], {}
+        for tier in targets.all:
+            self.observer.phase("publish", f"to {tier.url}")
+            try:
+                published.append(tier.repository.publish(manifest, lambda _: pack_file))
+                tier.down = False
+            except ArtcacheError as error:
+                targets.give_up(tier, error)
+                unpublished[tier.url] = str(error)
+            finally:
+                self.cache.tell_problems(tier)
+        return published, unpublished
 
 
 def _with_sections(path: str, one: Path, other: Path) -> str:

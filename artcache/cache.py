@@ -22,6 +22,7 @@ from .errors import (
 from .events import Observer
 from .home import Entry, Home
 from .recipe import Recipe, Request, Variant
+from .store import WritePolicy
 from .tier import Tier as Tier
 
 if TYPE_CHECKING:
@@ -34,6 +35,25 @@ if TYPE_CHECKING:
 BuildPolicy = Literal["missing", "never", "always"]
 Served = tuple[Entry, str, str]
 """An entry, where it came from, and a note for the user."""
+
+
+class Wish:
+    """One fetch: what is wanted, and what may serve."""
+
+    __slots__ = ("backfill", "match", "newer", "recipe", "variants", "verify")
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        variants: list[Variant],
+        match: Match,
+        verify: bool,
+        backfill: bool | None,
+    ) -> None:
+        self.recipe, self.variants, self.match = recipe, variants, match
+        self.verify, self.backfill = verify, backfill
+        self.newer: list[NewerFormat | OverLimit] = []
+        """Artifacts that stores have and this version can't read."""
 
 
 class Fetched:
@@ -81,6 +101,8 @@ class Cache:
         recipes: Callable[[str], Recipe],
         libraries: Callable[[Iterable[str]], set[str]],
         observer: Observer | None = None,
+        backfill: bool = False,
+        write_policy: WritePolicy = "ignore",
     ) -> None:
         """Args:
         home: Where trees live on this machine.
@@ -89,6 +111,10 @@ class Cache:
         recipes: Finds a recipe by its name.
         libraries: Says which of some SONAMEs this machine's loader finds.
         observer: Told what happens.
+        backfill: Whether a hit in a store is copied to those before it that may be
+            written, where a tier does not say it for itself.
+        write_policy: Which stores must have taken what was built: none, the `first`
+            that may be written, or `all` of them.
         """
         self.home = home
         self.tiers = list(tiers)
@@ -96,6 +122,8 @@ class Cache:
         self._host: HostFacts | Callable[[], HostFacts] = host
         self._recipes = recipes
         self.libraries = libraries
+        self.backfill = backfill
+        self.write_policy = write_policy
 
     @property
     def host(self) -> HostFacts:
@@ -123,6 +151,7 @@ class Cache:
         build: BuildPolicy = "missing",
         match: Match = "compatible",
         verify: bool = False,
+        backfill: bool | None = None,
     ) -> Fetched:
         """The artifact's tree in the home: found there, restored from a store, or built.
 
@@ -132,13 +161,19 @@ class Cache:
                 request that names architectures or a CUDA version is always exact.
             build: What to do on a miss: build it, or raise; `always` builds anyway.
             verify: On a hit in the home, read every byte against its digest.
+            backfill: Copy a hit to the stores before the one that had it, or to none; a
+                hit in the home to each that lacks it, from one that has it. None: as
+                configured, and for a hit in the home to none.
 
         Raises:
             CacheMiss: nobody has it and `build` is `never`.
             BuildFailed: it had to be built and that failed.
+            NotPublished: it was built, or would be, and the write policy asks for it in a
+                store that does not take it.
             LocalDisk: the home's disk is full or not ours.
         """
         start = time.perf_counter()
+        recipe = self.recipe(recipe)
         variants = self.variants(recipe, request)
         if build == "always":
             return self.build(recipe, request).fetched
@@ -146,24 +181,23 @@ class Cache:
             from .present import named
 
             return named(self, variants[0])
-        newer: list[NewerFormat | OverLimit] = []
         loose = match != "exact" and not (request and (request.archs or request.cuda))
         loose = loose and not variants[0].exact
-        served = self._exact(variants, newer, loose=loose, verify=verify)
-        if not served and loose:
-            from .restore import stand_in
-
-            served = stand_in(self, variants, match)
-        if served:
+        wish = Wish(recipe, variants, match if loose else "exact", verify, backfill)
+        if served := self._served(wish):
             entry, origin, note = served
             self._remember(variants, entry.key, note)
             if note:
                 self.observer.note(note)
+            if backfill and origin == "home":
+                from .restore import fill_others
+
+                fill_others(self, recipe, entry.key)
             self._supply(recipe, request, entry)
             return Fetched(entry, origin=origin, seconds=time.perf_counter() - start, note=note)
         if build == "never":
-            raise newer[0] if newer else self._miss(variants[0])
-        built = self._build_first(self.recipe(recipe), variants, reuse=True).fetched
+            raise wish.newer[0] if wish.newer else self._miss(variants[0])
+        built = self._build_first(recipe, variants, reuse=True).fetched
         self._remember(variants, built.key, built.note)
         self._supply(recipe, request, built.entry)
         return built
@@ -183,33 +217,27 @@ class Cache:
         for name in supply(self, self.recipe(recipe), entry):
             self.observer.warn(f"{entry.key.recipe} needs {name}, which this machine lacks")
 
-    def _exact(
-        self,
-        variants: list[Variant],
-        newer: list[NewerFormat | OverLimit],
-        *,
-        loose: bool,
-        verify: bool,
-    ) -> Served | None:
-        """Each variant in the home and then the stores, best first.
-
-        Args:
-            loose: Whether what stood in for the best one lately may do so again.
-        """
-        for variant in variants:
-            if found := self.from_home(variant.key, verify=verify):
+    def _served(self, wish: Wish) -> Served | None:
+        """Each variant in the home and then the stores, best first; then what may stand in."""
+        for variant in wish.variants:
+            if found := self.from_home(variant.key, verify=wish.verify):
                 return found, "home", variant.note
-            if variant is variants[0] and (alias := self.home.memory.alias(variant.key)):
+            if variant is wish.variants[0] and (alias := self.home.memory.alias(variant.key)):
                 other, note, stands_in = alias
-                meant = loose if stands_in else any(other == one.key for one in variants)
-                if meant and (found := self.from_home(other, verify=verify)):
+                known = any(other == one.key for one in wish.variants)
+                meant = wish.match != "exact" if stands_in else known
+                if meant and (found := self.from_home(other, verify=wish.verify)):
                     return found, "home", note
             if self.readers():
                 from .restore import from_stores
 
-                if served := from_stores(self, variant, newer):
+                if served := from_stores(self, wish, variant):
                     return served
-        return None
+        if wish.match == "exact":
+            return None
+        from .restore import stand_in
+
+        return stand_in(self, wish)
 
     def from_home(self, key: Key, *, verify: bool = False) -> Entry | None:
         try:
@@ -286,6 +314,8 @@ class Cache:
 
     def give_up(self, tier: Tier, error: ArtcacheError) -> None:
         """One warning a store, then it is left alone: an outage never fails a job."""
+        if tier.down:
+            return
         tier.down = True
         hint = f" ({error.hint})" if error.hint else ""
         self.observer.warn(f"{error}; going on without it{hint}")

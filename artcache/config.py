@@ -9,48 +9,100 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 from .errors import BadConfig, UsageError
-from .store import StoreSpec
+from .store import StoreSpec, WritePolicy
 
 PROJECT_FILE = "artcache.toml"
-_KEYS = ("dir", "stores")
-_STORE_KEYS = ("url", "mode", "public")
+_KEYS = ("dir", "stores", "backfill", "write_policy")
+_STORE_KEYS = ("url", "mode", "public", "backfill")
+_POLICIES = get_args(WritePolicy)
+_WORDS = {"1": True, "true": True, "yes": True, "on": True,
+          "0": False, "false": False, "no": False, "off": False, "": False}  # fmt: skip
 
 
 class Config(NamedTuple):
     home: Path
-    home_origin: str
     stores: tuple[StoreSpec, ...]
-    stores_origin: str
+    backfill: bool
+    """Whether a hit in a store is copied to the ones before it."""
+    write_policy: WritePolicy
+    origins: Mapping[str, str]
+    """By a setting's name in a file: that file, an environment variable or `default`."""
 
 
 def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Config:
     """Read every source there is.
 
     `ARTCACHE_DIR` names the home. `ARTCACHE_STORES` lists stores, separated by
-    commas or line ends, each `URL` or `read:URL`, `write:URL`.
+    commas or line ends, each `URL` or `read:URL`, `write:URL`. `ARTCACHE_BACKFILL`
+    is 1 or 0, for every store; `ARTCACHE_WRITE_POLICY` is ignore, first or all.
 
     Raises:
         BadConfig: a file that is not as docs/cli.md says; names file and entry.
+        UsageError: a variable that is not.
     """
     environ = os.environ if environ is None else environ
-    home, home_origin = _default_home(environ), "default"
-    stores: tuple[StoreSpec, ...] = ()
-    stores_origin = "default"
+    found: dict[str, Any] = {
+        "dir": _default_home(environ), "stores": (), "backfill": False, "write_policy": "ignore",
+    }  # fmt: skip
+    origins = dict.fromkeys(found, "default")
     for path in files(environ, cwd):
-        body = _read(path)
-        if "dir" in body:
-            home, home_origin = Path(_resolved(body["dir"], path)), path
-        if "stores" in body:
-            stores, stores_origin = _stores(body["stores"], path), path
+        body = _from_file(_read(path), path)
+        found |= body
+        origins |= dict.fromkeys(body, path)
+    body = _from_environment(environ)
+    found |= body
+    origins |= {name: f"ARTCACHE_{name.upper()}" for name in body}
+    stores: tuple[StoreSpec, ...] = found["stores"]
+    if "backfill" in body:
+        stores = tuple(store._replace(backfill=None) for store in stores)
+    return Config(found["dir"], stores, found["backfill"], found["write_policy"], origins)
+
+
+def _from_file(body: dict[str, Any], path: str) -> dict[str, Any]:
+    if "dir" in body:
+        body["dir"] = Path(_resolved(body["dir"], path))
+    if "stores" in body:
+        body["stores"] = _stores(body["stores"], path)
+    policy = body.get("write_policy", "ignore")
+    if policy not in _POLICIES:
+        raise BadConfig(f"{path}: write_policy is {policy!r}: {', '.join(_POLICIES)}")
+    _check_bool(body, "backfill", path)
+    return body
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    body: dict[str, Any] = {}
     if given := environ.get("ARTCACHE_DIR"):
-        home, home_origin = Path(os.path.abspath(os.path.expanduser(given))), "ARTCACHE_DIR"
+        body["dir"] = Path(os.path.abspath(os.path.expanduser(given)))
     if "ARTCACHE_STORES" in environ:
-        stores = parse_stores(environ["ARTCACHE_STORES"])
-        stores_origin = "ARTCACHE_STORES"
-    return Config(home, home_origin, stores, stores_origin)
+        body["stores"] = parse_stores(environ["ARTCACHE_STORES"])
+    if "ARTCACHE_BACKFILL" in environ:
+        body["backfill"] = _flag("ARTCACHE_BACKFILL", environ["ARTCACHE_BACKFILL"])
+    if given := environ.get("ARTCACHE_WRITE_POLICY"):
+        body["write_policy"] = write_policy(given, "ARTCACHE_WRITE_POLICY")
+    return body
+
+
+def write_policy(word: str, origin: str) -> WritePolicy:
+    """Raises `UsageError`."""
+    if word not in _POLICIES:
+        raise UsageError(f"{origin} is {word!r}", hint=f"one of {', '.join(_POLICIES)}")
+    return cast(WritePolicy, word)
+
+
+def _flag(name: str, text: str) -> bool:
+    try:
+        return _WORDS[text.strip().lower()]
+    except KeyError:
+        raise UsageError(f"{name} is {text!r}", hint="set it to 1 or 0") from None
+
+
+def _check_bool(body: Mapping[str, Any], name: str, path: str, prefix: str = "") -> None:
+    if not isinstance(body.get(name, False), bool):
+        raise BadConfig(f"{path}: {prefix}{name} is {body[name]!r}: true or false")
 
 
 def parse_stores(text: str) -> tuple[StoreSpec, ...]:
@@ -134,15 +186,15 @@ def _store(row: Any, path: str) -> StoreSpec:
     mode = row.get("mode", "readwrite")
     if mode not in ("read", "write", "readwrite"):
         raise BadConfig(f"{path}: stores.mode is {mode!r}: read, write or readwrite")
-    public = row.get("public", False)
-    if not isinstance(public, bool):
-        raise BadConfig(f"{path}: stores.public is {public!r}: true or false")
+    _check_bool(row, "public", path, "stores.")
+    _check_bool(row, "backfill", path, "stores.")
     try:
         spec = StoreSpec.parse(row["url"])
     except UsageError as error:
         raise BadConfig(f"{path}: {error}") from None
     url = spec.url if "://" in spec.url else _resolved(spec.url, path)
-    return StoreSpec(url, mode if "mode" in row else spec.mode, public or spec.public)
+    public = row.get("public", False) or spec.public
+    return StoreSpec(url, mode if "mode" in row else spec.mode, public, row.get("backfill"))
 
 
 def _check_names(path: str, prefix: str, body: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -161,6 +161,12 @@ class StoreDenied(StoreUnavailable):
     code = "store-denied"
 
 
+class NotPublished(StoreUnavailable):
+    """The write policy asks for a store that did not take, or would not take, a build."""
+
+    code = "not-published"
+
+
 class ObjectNotFound(ArtcacheError):
     """The store answered: there is no object of that name."""
 

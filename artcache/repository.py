@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import time
@@ -36,8 +37,8 @@ from .errors import (
 )
 from .key import Key, canonical_json, valid_hash, valid_recipe_name
 from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
-from .pack import Progress, open_frame, unpack
-from .store import Abortable, Store
+from .pack import Fetch, Progress, open_frame, unpack
+from .store import Abortable, Probed, Store
 
 ROOT = "artcache.json"
 MANIFESTS = "v1/manifests"
@@ -205,8 +206,18 @@ class Repository:
 
     # -- restoring ------------------------------------------------------------------------
 
-    def restore(self, found: Found, staging: Path, progress: Progress = lambda count: None) -> Path:
+    def restore(
+        self,
+        found: Found,
+        staging: Path,
+        progress: Progress = lambda count: None,
+        *,
+        kept: Path | None = None,
+    ) -> Path:
         """Unpack the artifact into a new folder of `staging`, and return that.
+
+        Args:
+            kept: A folder that gets the packs' files as far as they are read.
 
         Raises:
             Corrupt: a byte is not what was published, or the pack is gone, twice in
@@ -217,7 +228,7 @@ class Repository:
         def read(into: Path) -> None:
             unpack(
                 found.manifest,
-                self.fetch,
+                self._keeping(kept) if kept else self.fetch,
                 into,
                 parallel=self.store.traits.parallel,
                 abort=self.abort,
@@ -248,6 +259,17 @@ class Repository:
     def fetch(self, pack: Pack, offset: int, length: int) -> bytes:
         return self.store.get_range(pack_name(pack.blake3), offset, length)
 
+    def _keeping(self, folder: Path) -> Fetch:
+        """`fetch` that also writes what it read where the pack's file has it."""
+
+        def fetch(pack: Pack, offset: int, length: int) -> bytes:
+            data = self.fetch(pack, offset, length)
+            with contextlib.suppress(OSError):  # then the file is not whole, and that is seen
+                _write_at(folder / pack.blake3, offset, data)
+            return data
+
+        return fetch
+
     def bad_packs(self, manifest: Manifest) -> dict[Pack, str]:
         """Read every stored byte of an artifact; the packs that fail, each with why."""
         import threading
@@ -269,6 +291,18 @@ class Repository:
             self.store.abort()
 
     # -- publishing -----------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Find out whether anything can be published, at the price of at most one small write.
+
+        Raises:
+            StoreDenied: it cannot.
+            StoreUnavailable: the store does not answer.
+        """
+        if isinstance(self.store, Probed):
+            self.store.probe()
+        else:
+            self._mark()  # a server looks at who asks before it looks whether the name is free
 
     def publish(
         self, manifest: Manifest, pack_files: Callable[[Pack], Path], data: bytes = b""
@@ -345,3 +379,13 @@ class Repository:
         for name in names:
             self.store.delete(name)
         return names
+
+
+def _write_at(file: Path, offset: int, data: bytes) -> None:
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(handle, memoryview(data)[done:], offset + done)
+    finally:
+        os.close(handle)

@@ -6,34 +6,30 @@ For `cache` and `builder`.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cache import Cache, Served
-from .disk import disk_errors
-from .errors import Corrupt, NewerFormat, OverLimit, StoreUnavailable
+from .cache import Cache, Served, Wish
+from .disk import disk_errors, free_bytes
+from .errors import ArtcacheError, Corrupt, NewerFormat, OverLimit, StoreUnavailable
 
 if TYPE_CHECKING:
     from .home import Entry
-    from .match import Match
-    from .recipe import Variant
+    from .key import Key
+    from .recipe import Recipe, Variant
     from .repository import Found
     from .tier import Tier
 
 
-def from_stores(
-    cache: Cache, variant: Variant, newer: list[NewerFormat | OverLimit]
-) -> Served | None:
-    """Exactly this variant, from the first store that has it.
-
-    Args:
-        newer: Gets the errors of artifacts that this version can't read.
-    """
+def from_stores(cache: Cache, wish: Wish, variant: Variant) -> Served | None:
+    """Exactly this variant, from the first store that has it."""
     for tier in cache.readers():
         try:
             if found := tier.repository.find(variant.key):
-                return _restored(cache, tier, found), tier.url, variant.note
+                return _restored(cache, wish, tier, found), tier.url, variant.note
         except (NewerFormat, OverLimit) as error:
-            newer.append(error)
+            wish.newer.append(error)
             cache.observer.warn(f"{error}" + (f"; {error.hint}" if error.hint else ""))
         except StoreUnavailable as error:
             cache.give_up(tier, error)
@@ -44,12 +40,12 @@ def from_stores(
     return None
 
 
-def stand_in(cache: Cache, variants: list[Variant], match: Match) -> Served | None:
+def stand_in(cache: Cache, wish: Wish) -> Served | None:
     """The best artifact that provably runs here in place of a variant."""
     from .match import best
 
-    for variant in variants:
-        chosen = best(cache, variant.key, match)
+    for variant in wish.variants:
+        chosen = best(cache, variant.key, wish.match)
         if chosen is None:
             continue
         note = "; ".join(filter(None, [variant.note, chosen.note]))
@@ -58,22 +54,37 @@ def stand_in(cache: Cache, variants: list[Variant], match: Match) -> Served | No
         if chosen.tier and chosen.found:
             with contextlib.suppress(Corrupt):
                 try:
-                    return _restored(cache, chosen.tier, chosen.found), chosen.tier.url, note
+                    entry = _restored(cache, wish, chosen.tier, chosen.found)
+                    return entry, chosen.tier.url, note
                 finally:
                     cache.tell_problems(chosen.tier)
     return None
 
 
-def _restored(cache: Cache, tier: Tier, found: Found) -> Entry:
+def _restored(cache: Cache, wish: Wish, tier: Tier, found: Found) -> Entry:
     key = found.manifest.key
-    with cache.home.lock(key, waiting=cache.waiting):
-        if entry := cache.from_home(key):  # whom we waited for restored it
-            return entry
-        return restore(cache, tier, found)
+    before = cache.tiers[: cache.tiers.index(tier)]
+    lacking = [one for one in before if _is_filled(cache, one, wish.backfill)]
+    packs = sum(pack.length for pack in found.manifest.packs)
+    if lacking and free_bytes(cache.home.root) < packs + found.manifest.size:
+        cache.observer.warn(f"no room for {key.recipe}'s packs: it is not copied to other stores")
+        lacking = []
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(cache.home.staging()) if lacking else None
+        with cache.home.lock(key, waiting=cache.waiting):
+            # Whom we waited for may have restored it.
+            entry = cache.from_home(key) or restore(cache, tier, found, kept)
+        if kept:
+            _fill(cache, wish.recipe, found, tier, lacking, kept)
+        return entry
 
 
-def restore(cache: Cache, tier: Tier, found: Found) -> Entry:
-    """Bring an artifact into the home; its lock is held by the caller."""
+def restore(cache: Cache, tier: Tier, found: Found, kept: Path | None = None) -> Entry:
+    """Bring an artifact into the home; its lock is held by the caller.
+
+    Args:
+        kept: A folder that gets the packs as they are read, for other stores.
+    """
     manifest = found.manifest
     cache.observer.phase("restore", f"{manifest.key.recipe} from {tier.url}")
     done = 0
@@ -89,5 +100,77 @@ def restore(cache: Cache, tier: Tier, found: Found) -> Entry:
     ):
         staged = staging / "entry"
         staged.mkdir()
-        tier.repository.restore(found, staging, progress).rename(staged / "tree")
+        tree = tier.repository.restore(found, staging, progress, kept=kept)
+        tree.rename(staged / "tree")
         return cache.home.commit(staged, manifest, tier.url)
+
+
+# -- filling other stores -----------------------------------------------------------------
+
+
+def fill_others(cache: Cache, recipe: Recipe, key: Key) -> None:
+    """Copy what is in the home to every store that may be written and lacks it, from one
+    that has it. What goes wrong is a warning."""
+    lacking, source = [], None
+    for tier in cache.tiers:
+        if tier.down:
+            continue
+        try:
+            found = tier.repository.find(key)
+        except ArtcacheError as error:
+            cache.give_up(tier, error)
+            continue
+        finally:
+            cache.tell_problems(tier)
+        if found and tier.reads and not source:
+            source = (tier, found)
+        elif not found and _is_filled(cache, tier, True):
+            lacking.append(tier)
+    if lacking and source:
+        with cache.home.staging() as kept:
+            tier, found = source
+            _fill(cache, recipe, found, tier, lacking, kept)
+    elif lacking:
+        cache.observer.note(
+            f"no store has {key.recipe} {key.hash[:12]}; `artcache build {key.recipe}` publishes it"
+        )
+
+
+def _is_filled(cache: Cache, tier: Tier, asked: bool | None) -> bool:
+    if asked is None:
+        asked = cache.backfill if tier.backfill is None else tier.backfill
+    return asked and tier.writes and not (tier.down or tier.denied)
+
+
+def _fill(
+    cache: Cache,
+    recipe: Recipe,
+    found: Found,
+    source: Tier,
+    lacking: Iterable[Tier],
+    kept: Path,
+) -> None:
+    """What goes wrong is one warning a store: the tree is in the home already.
+
+    Args:
+        kept: A folder that may have the packs already, and gets them else.
+    """
+    from .transfer import copy
+
+    key = found.manifest.key
+    name = f"{key.recipe} {key.hash[:12]}"
+    for tier in lacking:
+        if refusal := tier.refuses(recipe):
+            cache.observer.warn(refusal)
+            continue
+        cache.observer.phase("backfill", f"{name} from {source.url} to {tier.url}")
+        try:
+            with disk_errors(cache.home.root, doing="copy packs"):
+                done = copy(found, source.repository, tier.repository, kept)
+            if done.first:
+                cache.observer.note(f"{name} copied from {source.url} to {tier.url}")
+        except ArtcacheError as error:
+            cache.observer.warn(f"{name} was not copied to {tier.url}: {error}")
+        finally:
+            cache.tell_problems(source)
+            cache.tell_problems(tier)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from .errors import UsageError
 
@@ -156,6 +156,15 @@ class Littered(Protocol):
         ...
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A store that says whether it may be written without an object that stays."""
+
+    def probe(self) -> None:
+        """Raises `StoreDenied` if nothing new can be stored now."""
+        ...
+
+
 def checked_name(name: str) -> str:
     """`name` itself, if it is one that every store can hold.
 
@@ -167,6 +176,11 @@ def checked_name(name: str) -> str:
     return name
 
 
+WritePolicy = Literal["ignore", "first", "all"]
+"""Which stores must have taken what was built, or the command fails: none, the first
+that may be written, or each of them."""
+
+
 class StoreSpec(NamedTuple):
     """One configured store: where, and what it is used for."""
 
@@ -175,6 +189,8 @@ class StoreSpec(NamedTuple):
     """`read`, `write` or `readwrite`."""
     public: bool = False
     """Anyone may read it, so nothing goes there that must not be redistributed."""
+    backfill: bool | None = None
+    """Whether a hit in a later store is copied here; None: as for all stores."""
 
     @property
     def reads(self) -> bool:

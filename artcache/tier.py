@@ -29,6 +29,12 @@ class Tier:
         """Anyone may read it: see `refuses`."""
         self.down = False
         """It did not answer, and is left alone for the rest of this run."""
+        self.backfill: bool | None = None
+        """Whether a hit in a later store is copied here; None: as for all stores."""
+        self.took = False
+        """It took an object in this run, so it can be written."""
+        self.denied = False
+        """It can be read and not be written."""
         self._repository: Repository | None = None
 
     @property

@@ -36,7 +36,8 @@ def copy(
     other content.
 
     Args:
-        staging: An empty folder on a disk with room for the packs.
+        staging: A folder on a disk with room for the packs, empty or with what
+            `Repository.restore` kept.
         progress: Called with the stored bytes that were read since the last call.
 
     Raises:
@@ -53,8 +54,13 @@ def copy(
             frames = [frame for frame in found.manifest.frames if frame.pack == number]
             _read_pack(source, pack, frames, into / pack.blake3, progress)
 
-    packs = source.read_twice(found, staging, read)
-    return target.publish(found.manifest, lambda pack: packs / pack.blake3, found.data)
+    packs = found.manifest.packs
+    if not all(_is_whole(pack, staging / pack.blake3) for pack in packs):
+        fresh = source.read_twice(found, staging, read)
+        for pack in set(packs):
+            (fresh / pack.blake3).replace(staging / pack.blake3)
+        fresh.rmdir()
+    return target.publish(found.manifest, lambda pack: staging / pack.blake3, found.data)
 
 
 def already(found: Found, target: Repository) -> Published | None:
@@ -96,6 +102,17 @@ def _read_pack(
     if hasher.hexdigest() != pack.blake3:
         raise Corrupt(f"pack {pack.blake3[:12]}: its bytes are not those that were published")
     _check_frames(pack, frames, file)
+
+
+def _is_whole(pack: Pack, file: Path) -> bool:
+    hasher = digest.blake3_hasher()
+    try:
+        with file.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                hasher.update(piece)
+    except FileNotFoundError:
+        return False
+    return hasher.hexdigest() == pack.blake3
 
 
 def _check_frames(pack: Pack, frames: Sequence[Frame], file: Path) -> None:

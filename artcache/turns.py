@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .cache import Cache
-from .errors import ArtcacheError, NewerFormat, StoreUnavailable
+from .errors import ArtcacheError, NewerFormat, StoreDenied, StoreUnavailable
 from .repository import Found
 from .store import SwapStore
 from .tier import Tier
@@ -41,10 +41,12 @@ def turn(cache: Cache, key: Key, tiers: Sequence[Tier]) -> Iterator[Made | None]
     """
     with contextlib.ExitStack() as stack:
         made = None
-        tier = next((tier for tier in tiers if tier.reads and _lends(tier)), None)
+        tier = next((tier for tier in tiers if tier.reads and not tier.down and _lends(tier)), None)
         if tier:
             try:
                 made = _wait(cache, key, tier, stack)
+            except StoreDenied:
+                pass  # that it can't be written is told by whoever writes
             except StoreUnavailable as error:
                 cache.observer.note(f"building without a look at who else does: {error}")
             finally:
@@ -68,6 +70,7 @@ def _wait(cache: Cache, key: Key, tier: Tier, stack: contextlib.ExitStack) -> Ma
     while True:
         holder = lease.take()
         if holder is None:
+            tier.took = True
             stack.push(lambda kind, error, trace: _release(lease, error))
         # A newer version's artifact is none to us: we build, as everybody does on a miss.
         with contextlib.suppress(NewerFormat):

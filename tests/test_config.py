@@ -32,7 +32,8 @@ def user(isolated: Path) -> Path:
 
 def test_without_any_setting_there_is_a_home_and_no_store(isolated: Path) -> None:
     found = config.load()
-    assert found == (isolated / "cache" / "artcache", "default", (), "default")
+    assert found[:4] == (isolated / "cache" / "artcache", (), False, "ignore")
+    assert set(found.origins.values()) == {"default"}
 
 
 @pytest.mark.parametrize("relative", ["cache", "./cache", ""])
@@ -63,7 +64,7 @@ def test_a_project_s_file_is_read_from_the_nearest_folder_above(project: Path) -
     found = config.load(cwd=str(below))
 
     assert found.home == project.parent / "here"
-    assert found.home_origin == found.stores_origin == str(project)
+    assert found.origins["dir"] == found.origins["stores"] == str(project)
     assert found.stores == (
         StoreSpec(str(project.parent / "one")),
         StoreSpec("/mnt/two", "read"),
@@ -116,15 +117,10 @@ def test_the_nearer_wins_setting_by_setting(
     project: Path, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user.write_text('dir = "/user"\nstores = ["/user/store"]')
-    assert config.load()[:4] == (
-        Path("/user"),
-        str(user),
-        (StoreSpec("/user/store"),),
-        str(user),
-    )
+    assert config.load()[:2] == (Path("/user"), (StoreSpec("/user/store"),))
     project.write_text('stores = ["/project/store"]')
     found = config.load()
-    assert (found.home_origin, found.stores_origin) == (str(user), str(project))
+    assert (found.origins["dir"], found.origins["stores"]) == (str(user), str(project))
     monkeypatch.setenv("ARTCACHE_DIR", "~/mine")
     monkeypatch.setenv("ARTCACHE_STORES", "/a, read:/b\nwrite:gs://c/d,\n")
     found = config.load()
@@ -134,7 +130,7 @@ def test_the_nearer_wins_setting_by_setting(
         StoreSpec("/b", "read"),
         StoreSpec("gs://c/d", "write"),
     )
-    assert (found.home_origin, found.stores_origin) == ("ARTCACHE_DIR", "ARTCACHE_STORES")
+    assert (found.origins["dir"], found.origins["stores"]) == ("ARTCACHE_DIR", "ARTCACHE_STORES")
 
 
 def test_an_empty_list_in_the_environment_means_no_store(
@@ -144,7 +140,7 @@ def test_an_empty_list_in_the_environment_means_no_store(
     monkeypatch.setenv("ARTCACHE_STORES", "")
     assert config.load().stores == ()
     monkeypatch.setenv("ARTCACHE_DIR", "")
-    assert config.load().home_origin == "default"
+    assert config.load().origins["dir"] == "default"
 
 
 def test_a_relative_home_in_the_environment_is_relative_to_the_working_folder(
@@ -201,4 +197,50 @@ def test_a_file_that_is_no_text_is_told(project: Path, data: bytes) -> None:
 def test_a_folder_in_place_of_the_file_is_told(project: Path) -> None:
     project.mkdir()
     with pytest.raises(BadConfig, match="directory"):
+        config.load()
+
+
+# -- filling stores and the write policy ---------------------------------------------------
+
+
+def test_a_store_may_say_for_itself_whether_it_is_filled(project: Path) -> None:
+    project.write_text(
+        'backfill = true\nwrite_policy = "first"\n'
+        '[[stores]]\nurl = "/a"\n[[stores]]\nurl = "/b"\nbackfill = false\n'
+    )
+    found = config.load()
+    assert (found.backfill, found.write_policy) == (True, "first")
+    assert [store.backfill for store in found.stores] == [None, False]
+    assert found.origins["write_policy"] == str(project)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_the_environment_decides_for_every_store(
+    project: Path, monkeypatch: pytest.MonkeyPatch, word: str, meant: bool
+) -> None:
+    project.write_text('[[stores]]\nurl = "/a"\nbackfill = true\n')
+    monkeypatch.setenv("ARTCACHE_BACKFILL", word)
+    found = config.load()
+    assert (found.backfill, found.stores[0].backfill) == (meant, None)
+    assert found.origins["backfill"] == "ARTCACHE_BACKFILL"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("ARTCACHE_BACKFILL", "maybe"), ("ARTCACHE_WRITE_POLICY", "l0")]
+)
+def test_a_word_in_the_environment_that_means_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, word: str
+) -> None:
+    monkeypatch.setenv(name, word)
+    with pytest.raises(UsageError, match=f"{name} is '{word}'"):
+        config.load()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['write_policy = "l0"', 'backfill = "yes"', '[[stores]]\nurl = "/a"\nbackfill = 1'],
+)
+def test_a_value_in_a_file_that_means_nothing_is_refused(project: Path, line: str) -> None:
+    project.write_text(line)
+    with pytest.raises(BadConfig, match=r"(write_policy|backfill) is"):
         config.load()

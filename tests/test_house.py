@@ -17,7 +17,8 @@ FLOORS = {
     1: "errors digest toolchain key manifest needs compat events",
     2: "store process recipe disk",
     3: "memory frames tree lay pack seal home elf fatbin binary detect trust stores install",
-    4: "turns restore repository match supply present tier cache builder survey gc transfer",
+    4: "turns restore publish repository match supply present tier cache builder survey gc"
+    " transfer",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -38,9 +39,10 @@ BESIDE = {
     "supply": "cache match",
     "tier": "repository",
     "present": "cache",
-    "restore": "cache match repository tier",
+    "restore": "cache match repository tier transfer",
+    "publish": "builder cache tier",
     "cache": "repository builder match present restore supply survey tier",
-    "builder": "cache repository restore tier turns",
+    "builder": "cache publish repository restore tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match",
     "transfer": "repository",

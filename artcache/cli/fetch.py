@@ -26,6 +26,13 @@ _LIBRARIES = "-libraries"
 _TO = click.Path(file_okay=False)
 
 
+_write_policy = click.option(
+    "--write-policy",
+    type=click.Choice(["ignore", "first", "all"]),
+    help="Which stores must take what is built: none, the first that may be written, or all.",
+)
+
+
 @click.command("fetch")
 @recipe_argument
 @asking
@@ -46,6 +53,12 @@ _TO = click.Path(file_okay=False)
     help="Whether an artifact that provably runs here may stand in for the exact one.",
 )
 @click.option("--verify", is_flag=True, help="Read every byte of a hit against its digest.")
+@click.option(
+    "--backfill/--no-backfill",
+    default=None,
+    help="Copy a hit to the stores before the one that has it.",
+)
+@_write_policy
 @common
 def fetch_command(
     session: Session,
@@ -56,10 +69,14 @@ def fetch_command(
     build: Any,
     match: Any,
     verify: bool,
+    backfill: bool | None,
+    write_policy: Any,
 ) -> None:
     """Print the path of RECIPE's tree: from the home, from a store, or built."""
-    with session.cache() as cache:
-        done = cache.fetch(recipe, request, build=build, match=match, verify=verify)
+    with session.cache(write_policy=write_policy) as cache:
+        done = cache.fetch(
+            recipe, request, build=build, match=match, verify=verify, backfill=backfill
+        )
         told = _fetched(done)
         if target is not None:
             told |= _install(cache, done, target, overwrite, session.output)
@@ -77,10 +94,13 @@ def fetch_command(
     help="Build although it is cached, as always: what is there stays and is compared.",
 )
 @click.option("--fat", is_flag=True, help="One artifact for all of --arch.")
+@_write_policy
 @common
-def build_command(session: Session, recipe: str, request: Request, force: bool, fat: bool) -> None:
+def build_command(
+    session: Session, recipe: str, request: Request, force: bool, fat: bool, write_policy: Any
+) -> None:
     """Build RECIPE, cached or not, and publish it. Several --arch make several artifacts."""
-    with session.cache() as cache:
+    with session.cache(write_policy=write_policy) as cache:
         results = cache.build_all(recipe, [request] if fat else per_architecture(request))
     for built in results:
         _tell_built(session.output, built)
@@ -260,6 +280,7 @@ def _built(built: Built) -> dict[str, Any]:
             {"url": done.url, "first": done.first, "durable": done.durable}
             for done in built.published
         ],
+        "unpublished": [{"url": url, "error": error} for url, error in built.unpublished.items()],
         "already": [
             {"where": where, "equal": not paths, "differing": paths}
             for where, paths in built.differing.items()

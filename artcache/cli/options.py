@@ -30,8 +30,12 @@ class Session:
         self._home = home
 
     @contextlib.contextmanager
-    def cache(self) -> Iterator[Cache]:
-        """The configured cache; first finishes or undoes what an earlier command left."""
+    def cache(self, **settings: Any) -> Iterator[Cache]:
+        """The configured cache; first finishes or undoes what an earlier command left.
+
+        Args:
+            settings: Of `api.Cache`, where an option says it; None: as configured.
+        """
         from artcache.api import Cache
         from artcache.config import parse_stores
 
@@ -39,7 +43,7 @@ class Session:
 
         specs = [spec for text in self._stores for spec in parse_stores(text)]
         observer = TerminalObserver(self.output)
-        cache = Cache(specs or None, home=self._home, observer=observer)
+        cache = Cache(specs or None, home=self._home, observer=observer, **settings)
         self._recover(str(cache.home.folder("pending")))
         try:
             yield cache

@@ -151,6 +151,19 @@ class PosixStore:
             self._path(name).replace(target)
         return str(target)
 
+    def probe(self) -> None:
+        """Whether a file can be made; one that readers don't see, gone at once."""
+        with self._errors("a new object", writing=True):
+            self._check_mounted()
+            folder = next(place for place in (self._root, *self._root.parents) if place.exists())
+            if folder != self._root:  # it is made when something is stored
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+                return
+            file = folder / f"{_TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}"
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            file.unlink()
+
     # -- for leases -----------------------------------------------------------------------
 
     def get_versioned(self, name: str, *, limit: int) -> tuple[bytes, str]:

@@ -191,7 +191,7 @@ class RemoteStore:
                 raise ObjectExists(f"{self._url}: {name} is gone") from None
             except ObjectExists:
                 # The answer to an earlier attempt may have been lost: then it is ours.
-                with contextlib.suppress(ObjectNotFound):
+                with contextlib.suppress(ObjectNotFound, StoreDenied):
                     if ours := self._once(lambda moved: self._bucket.ours(key, body)):
                         return ours
                 raise ObjectExists(f"{self._url}: {name} exists") from None
