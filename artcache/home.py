@@ -6,6 +6,7 @@
 <home>/v1/logs/<recipe>/             of builds
 <home>/v1/quarantine/                entries that were found broken
 <home>/v1/pending/                   interrupted installs, see `install`
+<home>/v1/pins/                      entries that `gc` leaves alone, see `pins`
 <home>/v1/downloads/                 what recipes fetched, checked by digest
 """
 
@@ -214,7 +215,7 @@ class Home:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield folder
         finally:
-            _remove_tree(folder)
+            remove_tree(folder)
             os.close(handle)
 
     def _sweep(self, top: Path) -> None:
@@ -229,7 +230,7 @@ class Home:
                 handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove_tree(folder)
+                    remove_tree(folder)
                 finally:
                     os.close(handle)
 
@@ -298,7 +299,7 @@ class Home:
                 source.rename(doomed)
             except FileNotFoundError:
                 return False
-            _remove_tree(doomed)
+            remove_tree(doomed)
         return True
 
     @contextlib.contextmanager
@@ -318,16 +319,21 @@ class Home:
         path = self.folder("locks") / f"{key.recipe}.{key.hash}"
         with disk_errors(self.root, doing="lock the entry"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = _open_lock(path)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                other = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-                if not wait:
-                    raise Busy(f"{other} is making {key.recipe} {key.hash[:12]}") from None
-                waiting(other)
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    other = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+                    if not wait:
+                        raise Busy(f"{other} is making {key.recipe} {key.hash[:12]}") from None
+                    waiting(other)
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+                if _is_at(path, handle):
+                    break
+                os.close(handle)  # `gc` removed it before we held it
+                handle = _open_lock(path)
             note = f"process {os.getpid()} since {time.strftime('%H:%M:%S')}"
             with contextlib.suppress(OSError):  # it is only for messages, and a disk may be full
                 os.ftruncate(handle, 0)
@@ -354,7 +360,18 @@ def _key_of(seal: Seal) -> Key | None:
         return None
 
 
-def _remove_tree(folder: Path) -> None:
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def remove_tree(folder: Path) -> None:
     """Also one with folders that even their owner cannot enter or write, as a build may leave."""
     import shutil
 

@@ -1,10 +1,4 @@
-"""One store's artifacts: where they lie, how they are published, found and restored.
-
-    artcache.json                                    what this folder is
-    v1/manifests/<recipe>/<hash>.json                the commit point
-    v1/manifests/<recipe>/<hash>/<blake3>.json       the same, on stores without exclusive create
-    v1/packs/<first 2>/<blake3>.pack
-    v1/siblings/<recipe>/<base>/<hash>.json          a hint: keys that differ only in `FLEXIBLE`
+"""One store's artifacts: how they are published, found and restored; `layout` has the names.
 
 Pack first, manifest last; the first manifest wins. Readers look for both forms
 of a manifest's name, since one folder may be a real disk to one machine and a
@@ -16,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from . import digest
 from .errors import (
@@ -35,15 +29,19 @@ from .errors import (
     StoreUnavailable,
     UsageError,
 )
-from .key import Key, canonical_json, valid_hash, valid_recipe_name
+from .frames import in_order
+from .key import Key, canonical_json
+from .layout import MANIFESTS, ROOT, UNIQUE, Listed, listed
+from .layout import pack_name as pack_name
+from .layout import siblings_folder as siblings_folder
 from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
 from .pack import Fetch, Progress, open_frame, unpack
 from .store import Abortable, Probed, Store
 
-ROOT = "artcache.json"
-MANIFESTS = "v1/manifests"
-_UNIQUE = re.compile(r"([0-9a-f]{64})(?: ?\(\d+\))?\.json(?: ?\(\d+\))?")
-"""A manifest's own digest; Drive adds ` (1)` when two machines make one name."""
+_MOST_SIBLINGS = 1000
+_BAD_HINT = (ObjectNotFound, OverLimit, UsageError, ValueError, RecursionError)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Found(NamedTuple):
@@ -54,15 +52,6 @@ class Found(NamedTuple):
     """The manifest as it was published, byte for byte."""
 
 
-class Listed(NamedTuple):
-    recipe: str
-    hash: str
-    name: str
-    size: int
-    """Of the manifest, in bytes."""
-    modified: float
-
-
 @dataclass(frozen=True, slots=True)
 class Published:
     url: str
@@ -71,25 +60,6 @@ class Published:
     winner: Manifest
     durable: bool
     """False where the bytes may still wait on this machine (a mounted Drive)."""
-
-
-FLEXIBLE = frozenset({"arch", "cuda", "cudnn", "libc"})
-"""Fields in which two artifacts may differ and yet both run on one machine."""
-_MOST_SIBLINGS = 1000
-_BAD_HINT = (ObjectNotFound, OverLimit, UsageError, ValueError, RecursionError)
-
-
-def siblings_folder(key: Key) -> str:
-    """Where the keys are listed that differ from `key` in `FLEXIBLE` fields only.
-
-    One small folder, so that looking for a compatible artifact never lists a store.
-    """
-    base = Key({name: value for name, value in key.fields.items() if name not in FLEXIBLE})
-    return f"v1/siblings/{key.recipe}/{base.hash}"
-
-
-def pack_name(blake3: str) -> str:
-    return f"v1/packs/{blake3[:2]}/{blake3}.pack"
 
 
 class Repository:
@@ -132,7 +102,7 @@ class Repository:
         yield from sorted(
             entry.name
             for entry in self.store.list(folder)
-            if _UNIQUE.fullmatch(entry.name.removeprefix(f"{folder}/"))
+            if UNIQUE.fullmatch(entry.name.removeprefix(f"{folder}/"))
         )
 
     def _read(self, name: str, key: Key | None) -> Found | None:
@@ -147,7 +117,7 @@ class Repository:
                 raise Corrupt(f"its fields are not the key's ({different})")
             if not manifest.packed:
                 raise Corrupt("it names no pack")
-            named = _UNIQUE.fullmatch(name.rpartition("/")[2])
+            named = UNIQUE.fullmatch(name.rpartition("/")[2])
             if named and digest.blake3(data) != named[1]:
                 raise Corrupt("its bytes are not those of its name")
         except NewerFormat as error:
@@ -172,25 +142,48 @@ class Repository:
 
     def manifests(self, recipe: str | None = None) -> Iterator[Listed]:
         """Every manifest in the store, by name alone."""
-        folder = f"{MANIFESTS}/{recipe}" if recipe else MANIFESTS
-        for entry in self.store.list(folder):
-            recipe_name, _, rest = entry.name.removeprefix(f"{MANIFESTS}/").partition("/")
-            text, slash, unique = rest.partition("/")
-            sound = _UNIQUE.fullmatch(unique) if slash else text.endswith(".json")
-            text = text if slash else text.removesuffix(".json")
-            if sound and valid_recipe_name(recipe_name) and valid_hash(text):
-                yield Listed(recipe_name, text, entry.name, entry.size, entry.modified)
+        for entry in self.store.list(f"{MANIFESTS}/{recipe}" if recipe else MANIFESTS):
+            if found := listed(*entry):
+                yield found
 
-    def read(self, listed: Listed) -> Manifest | None:
+    def read(self, one: Listed) -> Manifest | None:
         """A listed manifest; None if it went away or was bad (see `problems`)."""
-        found = self._read(listed.name, None)
+        found = self._read(one.name, None)
         if not found:
             return None
         key = found.manifest.key
-        if (key.recipe, key.hash) != (listed.recipe, listed.hash):
-            self.set_aside(listed.name, f"it is of {key.recipe} {key.hash[:12]}")
+        if (key.recipe, key.hash) != (one.recipe, one.hash):
+            self.set_aside(one.name, f"it is of {key.recipe} {key.hash[:12]}")
             return None
         return found.manifest
+
+    def read_all(
+        self, chosen: Iterable[Listed]
+    ) -> Iterator[tuple[Listed, Manifest | NewerFormat | OverLimit | None]]:
+        """`read` each, in order, several at once where the store answers slowly."""
+
+        def read(one: Listed) -> tuple[Listed, Manifest | NewerFormat | OverLimit | None]:
+            try:
+                return one, self.read(one)
+            except (NewerFormat, OverLimit) as error:
+                return one, error
+
+        return self.each(read, chosen)
+
+    def each(self, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+        """`map`, several at once where the store answers slowly; memory stays bounded."""
+        traits = self.store.traits
+        # A disk answers at once; a mount doesn't, whatever is behind it.
+        workers = traits.parallel or (1 if traits.exclusive_create else 8)
+        if workers == 1:
+            yield from map(work, items)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                yield from in_order(pool, work, items, 4 * workers)
+            except KeyboardInterrupt:
+                self.abort()
+                raise
 
     def siblings(self, key: Key) -> Iterator[Key]:
         """Keys that artifacts in this store may have, differing in `FLEXIBLE` fields only.
@@ -375,10 +368,13 @@ class Repository:
 
     def remove(self, key: Key) -> list[str]:
         """Remove an artifact's manifests; packs, which others may share, are left to `gc`."""
-        names = [listed.name for listed in self.manifests(key.recipe) if listed.hash == key.hash]
-        for name in names:
-            self.store.delete(name)
-        return names
+        removed = []
+        for name in self._names(key):
+            with contextlib.suppress(ObjectNotFound):
+                self.store.size(name)
+                self.store.delete(name)
+                removed.append(name)
+        return removed
 
 
 def _write_at(file: Path, offset: int, data: bytes) -> None:

@@ -6,21 +6,25 @@ Unlike a fetch, these may list a store.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import pins
 from .errors import ArtcacheError, Corrupt, NewerFormat, StoreUnavailable, UsageError
 from .key import Difference, Key
 
 if TYPE_CHECKING:
     from .cache import Cache, Tier
     from .compat import Verdict
+    from .layout import Listed
     from .manifest import Manifest
     from .recipe import Recipe, Request, Variant
+    from .store import Store
 
 _MOST_READ = 500
 """Manifests of one store that an explanation reads at most, the newest first."""
@@ -42,6 +46,8 @@ class Row:
     """Seconds since the epoch; only the home knows."""
     path: Path | None = None
     manifest: Manifest | None = None
+    pinned: float | None = None
+    """Until when `gc` leaves it alone, in seconds since the epoch; `math.inf`: forever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +103,49 @@ def rows(cache: Cache, recipe: str | None = None, *, most: int | None = None) ->
 
 
 def home_rows(cache: Cache, recipe: str | None = None) -> Iterator[Row]:
+    held = pins.pinned(pins.place(cache.home))
     for entry in cache.home.entries(recipe):
         if isinstance(entry, Corrupt):
             cache.observer.warn(f"{entry}; the next fetch replaces it")
             continue
         yield Row(
-            "home", entry.key, entry.size, entry.made, entry.build_seconds, entry.used, entry.path
+            "home",
+            entry.key,
+            entry.size,
+            entry.made,
+            entry.build_seconds,
+            entry.used,
+            entry.path,
+            pinned=held.get((entry.key.recipe, entry.key.hash)),
         )
 
 
 def store_rows(
-    cache: Cache, tier: Tier, recipe: str | None = None, *, most: int | None = None
+    cache: Cache,
+    tier: Tier,
+    recipe: str | None = None,
+    *,
+    most: int | None = None,
+    prefix: str = "",
 ) -> Iterator[Row]:
+    """A store's artifacts as they are read, several at once where reading means waiting.
+
+    Args:
+        most: Read at most so many manifests, the newest.
+        prefix: Only those whose hash begins so; no other manifest is read.
+    """
     try:
-        listed = tier.repository.manifests(recipe)
+        repository = tier.repository
+        listed: Iterable[Listed] = (
+            one for one in repository.manifests(recipe) if one.hash.startswith(prefix)
+        )
         if most is not None:
-            listed = iter(sorted(listed, key=lambda found: -found.modified)[:most])
-        for found in listed:
-            try:
-                manifest = tier.repository.read(found)
-            except NewerFormat as error:
-                cache.observer.warn(str(error))
-                continue
-            if manifest:
+            listed = heapq.nlargest(most, listed, key=lambda found: found.modified)
+        held = pins.pinned(repository.store)
+        for found, manifest in repository.read_all(listed):
+            if isinstance(manifest, ArtcacheError):
+                cache.observer.warn(str(manifest))
+            elif manifest:
                 yield Row(
                     tier.url,
                     manifest.key,
@@ -127,6 +153,7 @@ def store_rows(
                     found.modified,
                     manifest.build_seconds,
                     manifest=manifest,
+                    pinned=held.get((found.recipe, found.hash)),
                 )
         cache.tell_problems(tier)
     except StoreUnavailable as error:
@@ -209,7 +236,7 @@ def matching(cache: Cache, target: str, request: Request) -> list[Row]:
         UsageError: several artifacts begin with these digits, or none does.
     """
     if 4 <= len(target) <= 32 and not set(target) - set("0123456789abcdef"):
-        found = [row for row in rows(cache) if row.key.hash.startswith(target)]
+        found = list(_with_hash(cache, None, target))
         hashes = sorted({row.key.hash for row in found})
         if len(hashes) > 1:
             raise UsageError(
@@ -221,12 +248,53 @@ def matching(cache: Cache, target: str, request: Request) -> list[Row]:
         return found
     variants = cache.variants(target, request)
     for variant in variants:
-        found = [row for row in rows(cache, variant.key.recipe) if row.key == variant.key]
-        if found:
+        key = variant.key
+        if found := [row for row in _with_hash(cache, key.recipe, key.hash) if row.key == key]:
             return found
     raise UsageError(
         f"there is no {target} {variants[0].key.hash[:12]} here or in a store",
         hint=f"see `artcache explain {target}`",
+    )
+
+
+def _with_hash(cache: Cache, recipe: str | None, prefix: str) -> Iterator[Row]:
+    for row in home_rows(cache, recipe):
+        if row.key.hash.startswith(prefix):
+            yield row
+    for tier in cache.readers():
+        yield from store_rows(cache, tier, recipe, prefix=prefix)
+
+
+def places_of(cache: Cache, *, stores: bool) -> list[tuple[str, Store]]:
+    """What may be pinned or collected in: the home, or each of the stores.
+
+    Raises:
+        UsageError: a store is configured as read-only.
+    """
+    if not stores:
+        return [("home", pins.place(cache.home))]
+    for tier in cache.tiers:
+        if not tier.writes:
+            raise UsageError(f"{tier.url} is read-only here", hint=f"--store {tier.url}")
+    return [(tier.url, tier.repository.store) for tier in cache.tiers]
+
+
+def located(
+    cache: Cache, target: str, request: Request, *, stores: bool
+) -> list[tuple[Row, Store]]:
+    """As `matching`, in the home only or in the stores only, each with where its pins are kept.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    found = matching(cache, target, request)
+    kept = dict(places_of(cache, stores=stores))
+    if chosen := [(row, kept[row.where]) for row in found if row.where in kept]:
+        return chosen
+    row, wanted = found[0], "a store that was named" if stores else "the home"
+    raise UsageError(
+        f"{row.key.recipe} {row.key.hash[:12]} is not in {wanted}; it is in {row.where}",
+        hint="leave out --store" if stores else f"add --store {row.where}",
     )
 
 

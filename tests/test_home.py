@@ -565,3 +565,15 @@ def test_a_hit_imports_nothing_that_it_does_not_need(home: Home) -> None:
     put(home)
     out, err = python(WARM, home.root, *HEAVY.split()).communicate()
     assert (out.strip(), err) == ("", "")
+
+
+def test_a_listing_is_no_use(home: Home) -> None:
+    """The kernel would record the first read after a write, and one a day."""
+    entry = put(home)
+    then = time.time() - 30 * 86400
+    os.utime(entry.folder / "seal.json", (then, then))
+    (listed,) = home.entries()
+    assert isinstance(listed, Entry)
+    assert abs(listed.used - then) < 1
+    home.lookup(key())
+    assert abs(listed.used - time.time()) < 60

@@ -14,10 +14,10 @@ LONGEST = 400
 """Lines of a source file, at most: what one reads in one sitting."""
 
 FLOORS = {
-    1: "errors digest toolchain key manifest needs compat events",
+    1: "errors digest toolchain key manifest needs compat events units layout",
     2: "store process recipe disk",
     3: "memory frames tree lay pack seal home elf fatbin binary detect trust stores install",
-    4: "turns restore publish repository match supply present tier cache builder survey gc"
+    4: "turns restore publish repository match supply present tier cache builder survey pins gc"
     " transfer",
     5: "__init__ __main__ api config cli notebook progress report",
 }
@@ -26,6 +26,8 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split(
 BESIDE = {
     "toolchain": "errors",
     "key": "digest errors",
+    "units": "errors",
+    "layout": "key",
     "manifest": "key needs errors",
     "needs": "errors",
     "compat": "needs toolchain errors",
@@ -44,9 +46,9 @@ BESIDE = {
     "cache": "repository builder match present restore supply survey tier",
     "builder": "cache publish repository restore tier turns",
     "turns": "cache repository tier",
-    "survey": "cache repository tier match",
+    "survey": "cache repository tier match pins",
     "transfer": "repository",
-    "gc": "cache repository survey",
+    "gc": "cache pins repository tier",
     "__init__": "api",
     "__main__": "cli",
     "api": "config",

@@ -29,6 +29,11 @@ class Session:
         self._stores = stores
         self._home = home
 
+    @property
+    def names_stores(self) -> bool:
+        """Whether `--store` was given."""
+        return bool(self._stores)
+
     @contextlib.contextmanager
     def cache(self, **settings: Any) -> Iterator[Cache]:
         """The configured cache; first finishes or undoes what an earlier command left.

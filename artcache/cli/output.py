@@ -38,6 +38,7 @@ class Output:
         self.progress = progress and not quiet and not as_json
         self.notes: list[str] = []
         self.warnings: list[str] = []
+        self._closing: str | None = None
         Output.current = self
 
     @classmethod
@@ -71,15 +72,37 @@ class Output:
         if self.as_json:
             self._json({"ok": True, "result": result})
 
+    def row(self, row: Any, *, of: str = "") -> None:
+        """One of many rows for `--json`, written at once: the result is their list, or has
+        it as its member `of`. `last_row` ends it."""
+        if not self.as_json:
+            return
+        if self._closing is None:
+            begin = {"artcache": SCHEMA, "command": self.command, "result": {of: []} if of else []}
+            self._closing = "]}" if of else "]"
+            sys.stdout.write(_dumps(begin)[: -len(self._closing) - 1])
+            sys.stdout.write(_dumps(row))
+        else:
+            sys.stdout.write(", " + _dumps(row))
+
+    def last_row(self, *, of: str = "", **more: Any) -> None:
+        """After all rows, if there were any; `more` are further members beside `of`."""
+        if self._closing is None:
+            self.result({of: [], **more} if of else [])
+        elif self.as_json:
+            if more:
+                self._closing = "], " + _dumps(more)[1:]
+            self._json({"ok": True})
+
     def _say(self, text: str) -> None:
         click.echo(text, err=True, color=_color())
 
     def _json(self, members: dict[str, Any]) -> None:
-        import json
-
-        body = {"artcache": SCHEMA, "command": self.command, **members}
-        body |= {"notes": self.notes, "warnings": self.warnings}
-        click.echo(json.dumps(body, ensure_ascii=False, default=str))
+        body = {**members, "notes": self.notes, "warnings": self.warnings}
+        if self._closing is not None:  # rows were written: go on behind them
+            click.echo(f"{self._closing}, {_dumps(body)[1:]}")
+        else:
+            click.echo(_dumps({"artcache": SCHEMA, "command": self.command, **body}))
 
 
 class _Failures:
@@ -129,6 +152,12 @@ class _Failures:
         output._say(click.style("error: ", fg="red") + message)
         if hint:
             output._say(click.style("hint: ", fg="cyan") + hint)
+
+
+def _dumps(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _color() -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +22,23 @@ if TYPE_CHECKING:
 
 @click.command("ls")
 @click.argument("recipe", required=False)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N.")
 @common
-def ls_command(session: Session, recipe: str | None) -> None:
-    """List what the home and each store hold, of RECIPE or of all."""
+def ls_command(session: Session, recipe: str | None, limit: int | None) -> None:
+    """List what the home and each store hold, of RECIPE or of all, as it is read."""
+    from itertools import islice
+
     from artcache.survey import rows
 
-    results: list[dict[str, Any]] = []
-    form = "{:<12}  {:<14} {:>9} {:>7}  {:<6} {:<14} {:>10}  {}"
+    count = 0
+    form = "{:<12}  {:<14} {:>9} {:>7}  {:<6} {:<14} {:>10}  {:<8} {}"
     with session.cache() as cache:
-        for row in rows(cache, recipe):
-            if not results:
-                session.output.text(
-                    form.format("KEY", "RECIPE", "SIZE", "AGE", "CUDA", "ARCH", "BUILD", "WHERE")
-                )
-            results.append(_row(row))
+        for row in islice(rows(cache, recipe), limit):
+            if not count:
+                words = ("KEY", "RECIPE", "SIZE", "AGE", "CUDA", "ARCH", "BUILD", "PINNED", "WHERE")
+                session.output.text(form.format(*words))
+            count += 1
+            session.output.row(_row(row))
             session.output.text(
                 form.format(
                     row.key.hash[:12],
@@ -44,12 +48,13 @@ def ls_command(session: Session, recipe: str | None) -> None:
                     _field(row.key, "cuda"),
                     _field(row.key, "arch"),
                     human_seconds(row.build_seconds),
+                    _pinned(row),
                     row.where,
                 )
             )
-    if not results:
+    if not count:
         session.output.note("nothing yet: `artcache fetch darknet` makes the first")
-    session.output.result(results)
+    session.output.last_row()
 
 
 @click.command("info")
@@ -96,7 +101,8 @@ def _print_info(output: Output, manifest: Manifest, found: list[Row]) -> None:
         output.text(f"  {name:<15} {_flat(value)}")
     for row in found:
         where = row.path if row.path else row.where
-        output.text(f"  {'in ' + ('home' if row.path else 'store'):<15} {where}")
+        ends = f", pinned {_pinned(row)}" if row.pinned else ""
+        output.text(f"  {'in ' + ('home' if row.path else 'store'):<15} {where}{ends}")
 
 
 def _flat(value: Any) -> str:
@@ -188,6 +194,13 @@ def _field(key: Key, name: str) -> str:
     return "-" if value is None else shown(value)
 
 
+def _pinned(row: Row) -> str:
+    """`forever`, `for 12 d`, or `-`."""
+    if row.pinned is None:
+        return "-"
+    return "forever" if row.pinned == math.inf else f"for {human_age(row.pinned - time.time())}"
+
+
 def _row(row: Row) -> dict[str, Any]:
     return {
         "where": row.where,
@@ -199,4 +212,6 @@ def _row(row: Row) -> dict[str, Any]:
         "used": row.used,
         "build_seconds": row.build_seconds,
         "path": str(row.path) if row.path else None,
+        "pinned": row.pinned is not None,
+        "pinned_until": row.pinned if row.pinned != math.inf else None,
     }

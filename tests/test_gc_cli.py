@@ -1,0 +1,150 @@
+"""`gc`, `pin`, `unpin` and the listing, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.toy import Machine
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def fetched(machine: Machine, ref: str, *words: str, days: float = 0) -> str:
+    """Fetch a toy, used so many days ago; its hash."""
+    done = machine.run("fetch", "toy", "--ref", ref, "--json", *words)
+    path, hash_ = (done.json["result"][name] for name in ("path", "key"))
+    then = time.time() - days * DAY
+    os.utime(Path(path).parent / "seal.json", (then, then))
+    return str(hash_)
+
+
+def listed(machine: Machine, *words: str) -> list[dict[str, Any]]:
+    return list(machine.run("ls", "--json", *words).json["result"])
+
+
+def test_gc_removes_from_the_home_what_was_not_used(machine: Machine) -> None:
+    old, new = fetched(machine, "1", days=40), fetched(machine, "2")
+
+    would = machine.run("gc", "--older-than", "30d", "--dry-run")
+    assert f"would remove artifact toy {old[:12]}" in would.out
+    assert "1 would go" in would.err
+    assert len(listed(machine)) == 2
+
+    done = machine.run("gc", "--older-than", "30d", "--json").json["result"]
+    (removed,) = done["removed"]
+    assert (removed["place"], removed["kind"], removed["key"]) == ("home", "artifact", old)
+    assert done["freed"] == removed["size"] > 0
+    assert [row["key"] for row in listed(machine)] == [new]
+
+
+def test_gc_without_rules_says_that_there_is_nothing(machine: Machine) -> None:
+    fetched(machine, "1", days=400)
+    done = machine.run("gc")
+    assert (done.code, done.out, done.err) == (0, "", "nothing to remove\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--max-size", "5X"), "5G"),
+        (("--older-than", "30"), "30d"),
+        (("--grace", "x"), "30d"),
+        (("--keep-last", "-1"), "keep-last"),
+        (("--dry-run", "--yes"), "exclude each other"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_nothing_goes(
+    machine: Machine, words: tuple[str, ...], told: str
+) -> None:
+    fetched(machine, "1")
+    done = machine.run("gc", *words)
+    assert done.code == 2
+    assert told in done.err
+    assert len(listed(machine)) == 1
+
+
+def test_a_pin_in_the_home_holds_until_it_is_taken_back(machine: Machine) -> None:
+    kept, other = fetched(machine, "1", days=40), fetched(machine, "2", days=40)
+    pinned = machine.run("pin", kept[:6], "--keep-days", "90")
+    assert pinned.out == f"pinned toy {kept[:12]} in home for 90 days\n"
+    assert "for 89 d" in machine.run("ls").out
+    assert "pinned for 89 d" in machine.run("info", kept[:6]).out
+
+    removed = machine.run("gc", "--older-than", "0", "--json").json["result"]["removed"]
+    assert [one["key"] for one in removed] == [other]
+    (row,) = listed(machine)
+    assert row["pinned"] and row["pinned_until"] > time.time() + 80 * DAY
+
+    assert f"unpinned toy {kept[:12]}" in machine.run("unpin", kept[:6]).out
+    machine.run("gc", "--older-than", "0")
+    assert listed(machine) == []
+
+
+def test_a_pin_by_recipe_is_of_what_a_fetch_would_use_and_all_go_at_once(machine: Machine) -> None:
+    fetched(machine, "2")
+    hash_ = fetched(machine, "1")
+    assert machine.run("pin", "toy", "--ref", "1", "--json").json["result"] == [
+        {"where": "home", "recipe": "toy", "key": hash_, "days": None}
+    ]
+    assert "forever" in machine.run("ls").out
+    assert len(machine.run("unpin", "--all", "--json").json["result"]) == 1
+    assert machine.run("unpin", "--all").err == "there was no pin\n"
+    assert machine.run("unpin").code == 2
+
+
+def test_a_pin_where_the_artifact_is_not_says_where_it_is(machine: Machine) -> None:
+    hash_ = fetched(machine, "1")
+    fetched(machine, "2", "--store", str(machine.store))
+    in_store = machine.run("ls", "--json", "--store", machine.store).json["result"][-1]["key"]
+
+    done = machine.run("pin", hash_, "--store", machine.store)
+    assert done.code == 2
+    assert "it is in home" in done.err
+
+    machine.run("rm", in_store)
+    done = machine.run("pin", in_store, ARTCACHE_STORES=str(machine.store))
+    assert done.code == 2
+    assert f"add --store {machine.store}" in done.err
+    assert machine.run("pin", in_store, "--store", machine.store).code == 0
+    (row,) = [r for r in listed(machine, "--store", str(machine.store)) if r["where"] != "home"]
+    assert row["pinned"]
+    refused = machine.run("pin", in_store, "--store", f"read:{machine.store}")
+    assert (refused.code, "read-only" in refused.err) == (2, True)
+
+
+def test_a_listing_ends_at_its_limit(machine: Machine) -> None:
+    for ref in "123":
+        fetched(machine, ref)
+    assert len(listed(machine, "--limit", "2")) == 2
+    assert machine.run("ls", "--limit", "2").out.count("\n") == 3
+    assert machine.run("ls", "--limit", "0").code == 2
+
+
+def test_a_listing_that_fails_half_way_is_one_json_object_still(machine: Machine) -> None:
+    """Rows were written before the error was known."""
+    fetched(machine, "1")
+    code = (
+        "import artcache.survey as survey\n"
+        "from artcache.errors import Corrupt\n"
+        "rows = survey.home_rows\n"
+        "def broken(cache, recipe=None):\n"
+        "    yield from rows(cache, recipe)\n"
+        "    raise Corrupt('it broke')\n"
+        "survey.home_rows = broken\n"
+    )
+    (machine.toy / "sitecustomize.py").write_text(code)
+    done = machine.run("ls", "--json")
+    assert done.code == 5
+    body = json.loads(done.out)
+    assert (len(body["result"]), body["ok"], body["error"]["message"]) == (1, False, "it broke")
