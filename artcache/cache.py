@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .errors import (
     ArtcacheError,
-    CacheMiss,
     Corrupt,
+    MissingTool,
     NewerFormat,
     OverLimit,
     SourceUnavailable,
@@ -196,8 +196,16 @@ class Cache:
             self._supply(recipe, request, entry)
             return Fetched(entry, origin=origin, seconds=time.perf_counter() - start, note=note)
         if build == "never":
-            raise wish.newer[0] if wish.newer else self._miss(variants[0])
-        built = self._build_first(recipe, variants, reuse=True).fetched
+            from .wanted import missed
+
+            raise wish.newer[0] if wish.newer else missed(self, wish, request)
+        try:
+            built = self.build_variants(recipe, variants, reuse=True).fetched
+        except MissingTool as error:
+            from .wanted import leave
+
+            error.hint = leave(self, wish, request, error.hint)
+            raise
         self._remember(variants, built.key, built.note)
         self._supply(recipe, request, built.entry)
         return built
@@ -260,7 +268,7 @@ class Cache:
         Raises:
             BuildFailed: one of its kinds.
         """
-        return self._build_first(
+        return self.build_variants(
             self.recipe(recipe), self.variants(recipe, request), reuse=False, publish=publish
         )
 
@@ -283,9 +291,9 @@ class Cache:
         """Build a cached artifact once more and compare: is it reproducible? Publishes nothing."""
         key = self.fetch(recipe, request, match="exact").key
         variants = [one for one in self.variants(recipe, request) if one.key == key]
-        return self._build_first(self.recipe(recipe), variants, reuse=False, publish=False)
+        return self.build_variants(self.recipe(recipe), variants, reuse=False, publish=False)
 
-    def _build_first(
+    def build_variants(
         self, recipe: Recipe, variants: list[Variant], *, reuse: bool, publish: bool = True
     ) -> Built:
         """Build the best variant whose source can be had."""
@@ -329,18 +337,6 @@ class Cache:
 
     def waiting(self, holder: str) -> None:
         self.observer.phase("wait", f"for {holder}, who is making the same")
-
-    def _miss(self, variant: Variant) -> CacheMiss:
-        from .survey import nearest
-
-        key = variant.key
-        near = nearest(self, key, most=3)
-        where = ", ".join([self.home.url, *(tier.url for tier in self.readers())])
-        told = "".join(f"\n  - {line}" for line in near) or " nothing of this recipe is there"
-        return CacheMiss(
-            f"no {key.recipe} {key.hash[:12]} in {where}:{told}",
-            hint=f"run `artcache build {key.recipe}` once on this machine type",
-        )
 
 
 class _LateRunner:

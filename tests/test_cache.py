@@ -26,11 +26,15 @@ HOST = artcache.HostFacts(libc="glibc2.36")
 class Told(artcache.Observer):
     def __init__(self) -> None:
         self.phases: list[str] = []
+        self.lines: list[str] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
     def phase(self, name: str, detail: str = "") -> None:
         self.phases.append(name)
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
 
     def note(self, text: str) -> None:
         self.notes.append(text)

@@ -18,7 +18,7 @@ FLOORS = {
     2: "store process recipe disk",
     3: "memory frames tree lay pack seal home elf fatbin binary detect trust stores install",
     4: "turns restore publish repository match supply present tier cache builder survey pins gc"
-    " transfer",
+    " transfer wanted fulfil",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -43,7 +43,9 @@ BESIDE = {
     "present": "cache",
     "restore": "cache match repository tier transfer",
     "publish": "builder cache tier",
-    "cache": "repository builder match present restore supply survey tier",
+    "wanted": "cache match survey tier",
+    "fulfil": "builder cache match repository wanted",
+    "cache": "repository builder match present restore supply survey tier wanted",
     "builder": "cache publish repository restore tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match pins",

@@ -47,6 +47,8 @@ class Toy(artcache.Recipe):
         context.phase("compile", "toy")
         if fail == "compile":
             context.runner.run(["sh", "-c", "for i in $(seq 30); do echo line $i; done; exit 3"])
+        if fail == "tool":
+            context.runner.run(["no-such-compiler"])
         if fail == "crash":
             raise KeyError("a recipe's own mistake")
         if fail == "empty":

@@ -31,6 +31,7 @@ _COMMANDS = {
     "gc": "collect",
     "pin": "collect",
     "unpin": "collect",
+    "wanted": "wanted",
     "host": "machine",
     "recipes": "keys",
     "completion": "shell",

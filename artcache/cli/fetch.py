@@ -11,7 +11,7 @@ import click
 
 from artcache.errors import UsageError
 
-from .options import Session, asking, common, recipe_argument
+from .options import Session, asking, common, make_request, optional_recipe, recipe_argument
 from .output import Output, human_seconds
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def fetch_command(
 
 
 @click.command("build")
-@recipe_argument
+@optional_recipe
 @asking
 @click.option(
     "--force",
@@ -94,18 +94,47 @@ def fetch_command(
     help="Build although it is cached, as always: what is there stays and is compared.",
 )
 @click.option("--fat", is_flag=True, help="One artifact for all of --arch.")
+@click.option("--wanted", is_flag=True, help="Build what others missed, of RECIPE or of all.")
+@click.option(
+    "--any-source",
+    is_flag=True,
+    help="With --wanted: also what names its own source or commit. Whoever may write the store"
+    " then chooses what runs here.",
+)
 @_write_policy
 @common
 def build_command(
-    session: Session, recipe: str, request: Request, force: bool, fat: bool, write_policy: Any
+    session: Session,
+    recipe: str | None,
+    request: Request,
+    force: bool,
+    fat: bool,
+    wanted: bool,
+    any_source: bool,
+    write_policy: Any,
 ) -> None:
-    """Build RECIPE, cached or not, and publish it. Several --arch make several artifacts."""
+    """Build RECIPE, cached or not, and publish it. Several --arch make several artifacts.
+
+    With --wanted: what other machines missed and could not build, see `artcache wanted`.
+    """
+    if wanted:
+        from .wanted import build_wanted
+
+        if request != make_request(None, None, None, None, None, None, ()):
+            raise UsageError(
+                "--wanted builds what the records ask for, and nothing else",
+                hint="leave the other options out, or build a RECIPE without --wanted",
+            )
+        build_wanted(session, recipe, any_source=any_source, write_policy=write_policy)
+        return
+    if recipe is None:
+        raise UsageError("which RECIPE?", hint="artcache build darknet, or artcache build --wanted")
     with session.cache(write_policy=write_policy) as cache:
         results = cache.build_all(recipe, [request] if fat else per_architecture(request))
     for built in results:
         _tell_built(session.output, built)
         session.output.text(built.fetched.entry.tree)
-    session.output.result([_built(built) for built in results])
+    session.output.result([told_of_build(built) for built in results])
 
 
 @click.command("run")
@@ -272,7 +301,7 @@ def _stored(done: Published) -> str:
     return "published to" if done.durable else "written, upload pending, to"
 
 
-def _built(built: Built) -> dict[str, Any]:
+def told_of_build(built: Built) -> dict[str, Any]:
     return {
         **_fetched(built.fetched),
         "log": str(built.log) if built.log else None,

@@ -214,6 +214,10 @@ def recipe_argument(function: _F) -> _F:
     return click.argument("recipe", shell_complete=_recipe_names)(function)
 
 
+def optional_recipe(function: _F) -> _F:
+    return click.argument("recipe", required=False, shell_complete=_recipe_names)(function)
+
+
 def _recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from artcache.recipe import installed
 
