@@ -57,6 +57,19 @@ class Cache(cache.Cache):
             write_policy=write_policy or settings.write_policy,
         )
 
+    def tier(self, url: str) -> cache.Tier:
+        """The configured store of that URL, as it is configured; else that store anew."""
+        wanted = StoreSpec.parse(url)
+        for tier in self.tiers:
+            if _plain(tier.url) == _plain(wanted.url):
+                tier.public = tier.public or wanted.public
+                return tier
+        return _tier(wanted)
+
+
+def _plain(url: str) -> str:
+    return url.rstrip("/") if "://" in url else os.path.abspath(os.path.expanduser(url))
+
 
 def fetch(
     recipe: str | Recipe,

@@ -167,6 +167,13 @@ class NotPublished(StoreUnavailable):
     code = "not-published"
 
 
+class BadArchive(StoreUnavailable):
+    """A file that should be a store in one file is damaged, or made to deceive."""
+
+    exit_code = 5
+    code = "bad-archive"
+
+
 class ObjectNotFound(ArtcacheError):
     """The store answered: there is no object of that name."""
 

@@ -62,6 +62,11 @@ class Published:
     """False where the bytes may still wait on this machine (a mounted Drive)."""
 
 
+def root_object(created: str) -> bytes:
+    """What `artcache.json` holds: for people, no reader needs it."""
+    return canonical_json({"artcache": FORMAT, "reader": READER, "created": created})
+
+
 class Repository:
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -355,16 +360,8 @@ class Repository:
 
     def _mark(self) -> None:
         with contextlib.suppress(ObjectExists):
-            self.store.create(
-                ROOT,
-                canonical_json(
-                    {
-                        "artcache": FORMAT,
-                        "reader": READER,
-                        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                    }
-                ),
-            )
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self.store.create(ROOT, root_object(now))
 
     def remove(self, key: Key) -> list[str]:
         """Remove an artifact's manifests; packs, which others may share, are left to `gc`."""

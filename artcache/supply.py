@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from .compat import NO
 from .disk import disk_errors
+from .errors import Corrupt
 from .home import SUPPLIED
 from .manifest import File
 from .match import judge
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .cache import Cache
     from .home import Entry
     from .install import Tree
+    from .key import Key
     from .toolchain import HostFacts
 
 FOLDER = "lib"
@@ -59,6 +61,21 @@ def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
     return sorted(
         name for name, found in suppliers.items() if not found and not name.startswith(_DRIVER)
     )
+
+
+def recorded(cache: Cache, entry: Entry) -> Iterator[Key]:
+    """The keys of the artifacts in the home that the entry's libraries come from."""
+    try:
+        sources = json.loads(Path(entry.entry_folder, SUPPLIED).read_bytes())
+    except (OSError, ValueError):
+        return
+    top = cache.home.folder("entries")
+    for source in map(Path, sources):
+        if source.is_relative_to(top):
+            recipe, hash_ = source.relative_to(top).parts[:2]
+            for other in cache.home.entries(recipe):
+                if not isinstance(other, Corrupt) and other.key.hash == hash_:
+                    yield other.key
 
 
 def _on_this_machine(host: HostFacts, missing: set[str]) -> tuple[list[Path], set[str]]:

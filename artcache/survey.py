@@ -9,7 +9,7 @@ import contextlib
 import heapq
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -235,16 +235,9 @@ def matching(cache: Cache, target: str, request: Request) -> list[Row]:
     Raises:
         UsageError: several artifacts begin with these digits, or none does.
     """
-    if 4 <= len(target) <= 32 and not set(target) - set("0123456789abcdef"):
+    if is_digits(target):
         found = list(_with_hash(cache, None, target))
-        hashes = sorted({row.key.hash for row in found})
-        if len(hashes) > 1:
-            raise UsageError(
-                f"{target} begins {len(hashes)} artifacts' hashes",
-                hint="give more digits: " + ", ".join(name[:12] for name in hashes[:5]),
-            )
-        if not found:
-            raise UsageError(f"no artifact's hash begins with {target}", hint="see `artcache ls`")
+        only_one(target, {row.key.hash for row in found})
         return found
     variants = cache.variants(target, request)
     for variant in variants:
@@ -296,6 +289,22 @@ def located(
         f"{row.key.recipe} {row.key.hash[:12]} is not in {wanted}; it is in {row.where}",
         hint="leave out --store" if stores else f"add --store {row.where}",
     )
+
+
+def is_digits(target: str) -> bool:
+    """Whether it is a hash or its beginning, and not a recipe."""
+    return 4 <= len(target) <= 32 and not set(target) - set("0123456789abcdef")
+
+
+def only_one(target: str, hashes: Set[str]) -> None:
+    """Raises `UsageError` unless the digits `target` begin one hash."""
+    if len(hashes) > 1:
+        raise UsageError(
+            f"{target} begins {len(hashes)} artifacts' hashes",
+            hint="give more digits: " + ", ".join(name[:12] for name in sorted(hashes)[:5]),
+        )
+    if not hashes:
+        raise UsageError(f"no artifact's hash begins with {target}", hint="see `artcache ls`")
 
 
 def manifest_of(cache: Cache, row: Row) -> Manifest:

@@ -49,7 +49,7 @@ BESIDE = {
     "builder": "cache publish repository restore tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match pins",
-    "transfer": "repository",
+    "transfer": "builder cache repository restore supply survey tier",
     "gc": "cache pins repository tier",
     "__init__": "api",
     "__main__": "cli",

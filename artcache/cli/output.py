@@ -94,6 +94,19 @@ class Output:
                 self._closing = "], " + _dumps(more)[1:]
             self._json({"ok": True})
 
+    def partly(self, result: Any, error: ArtcacheError) -> int:
+        """Of several things some failed: all of them, and the error. Returns its exit code."""
+        if self.as_json:
+            self._json({"ok": False, "result": result, "error": error_members(error)})
+        else:
+            self._tell(str(error), error.hint)
+        return error.exit_code
+
+    def _tell(self, message: str, hint: str) -> None:
+        self._say(click.style("error: ", fg="red") + message)
+        if hint:
+            self._say(click.style("hint: ", fg="cyan") + hint)
+
     def _say(self, text: str) -> None:
         click.echo(text, err=True, color=_color())
 
@@ -149,9 +162,17 @@ class _Failures:
             members = {"code": code, "message": message, "hint": hint, "exit_code": exit_code}
             output._json({"ok": False, "error": members})
             return
-        output._say(click.style("error: ", fg="red") + message)
-        if hint:
-            output._say(click.style("hint: ", fg="cyan") + hint)
+        output._tell(message, hint)
+
+
+def error_members(error: ArtcacheError) -> dict[str, Any]:
+    """An error as it stands in JSON."""
+    return {
+        "code": error.code,
+        "message": str(error),
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
 
 
 def _dumps(value: Any) -> str:

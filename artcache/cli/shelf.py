@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from artcache.errors import BuildFailed, Corrupt, UsageError
+from artcache.errors import BuildFailed, Corrupt, StoreUnavailable, UsageError
 
 from .options import Session, asking, common
 from .output import Output, human_age, human_seconds, human_size
@@ -139,6 +139,10 @@ def verify_command(
         raise Corrupt(
             f"{bad} of {len(results)} artifacts were corrupt and are out of the way now",
             hint="`artcache fetch` makes them anew",
+        )
+    if silent := [tier.url for tier in cache.tiers if deep and tier.down]:
+        raise StoreUnavailable(
+            f"{', '.join(silent)} could not be checked", hint="its warning says why"
         )
     session.output.note(f"{len(results)} checked, all sound")
     session.output.result(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,7 +14,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 def open_store(url: str) -> Store:
-    """The store at `url`: a folder's path or `file://`, `gs://`, `s3://`, or `https://` to read.
+    """The store at `url`: a folder's path or `file://`, `gs://`, `s3://`, or to be read only
+    `https://` and an archive (a path that ends in `.artcache`).
 
     Opening contacts nothing.
 
@@ -37,11 +39,15 @@ def open_store(url: str) -> Store:
     raise UsageError(
         f"{url!r}: no store is reached by {scheme}://",
         hint="a store is a folder (/content/drive/MyDrive/artcache), gs://bucket/folder,"
-        " s3://bucket/folder, or read-only https://host/folder",
+        " s3://bucket/folder, or read-only https://host/folder and FILE.artcache",
     )
 
 
 def _folder(path: str) -> Store:
+    if path.endswith(".artcache") and not os.path.isdir(path):
+        from .archive import ArchiveStore
+
+        return ArchiveStore(Path(path))
     from .posix import PosixStore
 
     return PosixStore(Path(path))

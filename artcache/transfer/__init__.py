@@ -1,6 +1,8 @@
 """An artifact from one place to another, checked on the way, the first there wins.
 
-For the faces and for those of `cache`'s rooms that fill a nearer store.
+This file copies one from store to store; `choose` finds what is meant, `send` moves it
+between the home and stores and tells what became of it, `archive` puts it into one file.
+For the faces, and `copy` for those of `cache`'s rooms that fill a nearer store.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import digest
-from .errors import Corrupt
-from .frames import in_order, threads
-from .manifest import Frame, Pack
-from .pack import Progress
-from .repository import Found, Published, Repository
+from .. import digest
+from ..errors import Corrupt
+from ..frames import in_order, threads
+from ..manifest import Frame, Manifest, Pack
+from ..pack import Progress
+from ..repository import Found, Published, Repository
 
 _PIECE = 4 << 20
 """Bytes of one read from a store; a few are in memory at once."""
@@ -46,7 +48,7 @@ def copy(
         StoreUnavailable: one of them does not answer; `target` shows nothing half-done.
         OSError: the disk; see `disk.disk_errors`.
     """
-    if there := already(found, target):
+    if there := already(found.manifest, target):
         return there
 
     def read(into: Path) -> None:
@@ -63,16 +65,16 @@ def copy(
     return target.publish(found.manifest, lambda pack: staging / pack.blake3, found.data)
 
 
-def already(found: Found, target: Repository) -> Published | None:
+def already(manifest: Manifest, target: Repository) -> Published | None:
     """The artifact that the target has under this key; None if one must be sent.
 
     One that lost its packs is sent again if it is the same.
     """
-    there = target.find(found.manifest.key)
+    there = target.find(manifest.key)
     if not there:
         return None
     packs = there.manifest.packs
-    if packs == found.manifest.packs and not target.holds(packs):
+    if packs == manifest.packs and not target.holds(packs):
         return None
     return Published(target.url, False, there.manifest, target.store.traits.durable_on_return)
 

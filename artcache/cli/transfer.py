@@ -1,0 +1,322 @@
+"""`push`, `pull`, `save` and `restore`: artifacts from one place to another."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from artcache.errors import UsageError
+
+from .options import Session, asking, common
+from .output import error_members, human_size
+
+if TYPE_CHECKING:
+    from artcache.api import Cache
+    from artcache.recipe import Request
+    from artcache.tier import Tier
+    from artcache.transfer.choose import Chosen
+    from artcache.transfer.send import Moved
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_DONE = {"push": "pushed to", "pull": "pulled from", "save": "saved in", "restore": "restored from"}
+
+
+def _choosing(function: _F) -> _F:
+    """Which artifacts: arguments and options of all four commands."""
+    for option in (
+        click.option("--recipe", metavar="NAME", help="All artifacts of this recipe."),
+        click.option("--all", "everything", is_flag=True, help="All artifacts."),
+        asking,
+        click.argument("targets", nargs=-1, metavar="[TARGET]..."),
+    ):
+        function = option(function)
+    return function
+
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
+_from = click.option(
+    "--from", "origin", metavar="URL", help="Copy from this store instead of from the home."
+)
+_libraries = click.option(
+    "--libraries/--no-libraries",
+    default=True,
+    help="Also the artifacts whose shared libraries they need (default: yes).",
+)
+
+
+@click.command("push")
+@_choosing
+@click.option("--to", "target", metavar="URL", help="The store; default: the first configured.")
+@_from
+@_libraries
+@_dry_run
+@common
+def push_command(
+    session: Session,
+    targets: tuple[str, ...],
+    request: Request,
+    everything: bool,
+    recipe: str | None,
+    target: str | None,
+    origin: str | None,
+    libraries: bool,
+    dry_run: bool,
+) -> int:
+    """Copy artifacts from the home to a store. TARGET is a recipe or the first digits of a hash."""
+    from artcache.transfer.send import push
+
+    _check_choice(targets, everything, recipe)
+    with session.cache() as cache:
+        to = cache.tier(target) if target else _first(cache.writers(), "--to URL")
+        if not to.writes:
+            raise UsageError(f"{to.url} is configured as read-only", hint="name another with --to")
+        place = cache.tier(origin) if origin else None
+        chosen = _chosen(cache, [place], targets, request, recipe, libraries and not everything)
+        return _tell(session, push(cache, chosen, to, dry_run=dry_run))
+
+
+@click.command("pull")
+@_choosing
+@click.option("--from", "origin", metavar="URL", help="The store; default: the configured ones.")
+@_libraries
+@_dry_run
+@common
+def pull_command(
+    session: Session,
+    targets: tuple[str, ...],
+    request: Request,
+    everything: bool,
+    recipe: str | None,
+    origin: str | None,
+    libraries: bool,
+    dry_run: bool,
+) -> int:
+    """Copy artifacts from a store into the home. TARGET is a recipe or a hash's first digits."""
+    from artcache.transfer.send import pull
+
+    _check_choice(targets, everything, recipe)
+    with session.cache() as cache:
+        places = [cache.tier(origin)] if origin else cache.readers()
+        _first(places, "--from URL")
+        chosen = _chosen(cache, places, targets, request, recipe, libraries and not everything)
+        return _tell(session, pull(cache, chosen, dry_run=dry_run))
+
+
+@click.command("save")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@_choosing
+@_from
+@_libraries
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@common
+def save_command(
+    session: Session,
+    file: str,
+    targets: tuple[str, ...],
+    request: Request,
+    everything: bool,
+    recipe: str | None,
+    origin: str | None,
+    libraries: bool,
+    force: bool,
+) -> int:
+    """Write artifacts into FILE (name it *.artcache; `-`: stdout), for `artcache restore`.
+
+    With them go the artifacts whose shared libraries they need. FILE is itself a store
+    to read from: --store FILE.
+    """
+    from artcache.transfer.archive import save
+
+    _check_choice(targets, everything, recipe)
+    if file == "-" and (session.output.as_json or sys.stdout.isatty()):
+        raise UsageError("an archive on stdout needs a pipe or file, and leaves no room for JSON")
+    with session.cache() as cache, _written(cache, file) as path:
+        place = cache.tier(origin) if origin else None
+        chosen = _chosen(cache, [place], targets, request, recipe, libraries and not everything)
+        say = session.output.note if file == "-" else None
+        code = _tell(session, save(cache, chosen, path, overwrite=force), say)
+    if file != "-" and not file.endswith(".artcache"):
+        session.output.note(f"named *.artcache it could be used in place: --store {file}.artcache")
+    return code
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@_choosing
+@_libraries
+@_dry_run
+@common
+def restore_command(
+    session: Session,
+    file: str,
+    targets: tuple[str, ...],
+    request: Request,
+    everything: bool,
+    recipe: str | None,
+    libraries: bool,
+    dry_run: bool,
+) -> int:
+    """Bring what `artcache save` wrote into FILE (`-`: stdin) into the home: TARGETs, or all."""
+    from artcache.transfer.archive import open_archive
+    from artcache.transfer.send import pull
+
+    if targets:
+        _check_choice(targets, everything, recipe)
+    with session.cache() as cache, _readable(cache, file) as path:
+        place = open_archive(path)
+        chosen = _chosen(cache, [place], targets, request, recipe, libraries and not everything)
+        return _tell(session, pull(cache, chosen, dry_run=dry_run))
+
+
+# -- what is meant ------------------------------------------------------------------------
+
+
+def _check_choice(targets: Sequence[str], everything: bool, recipe: str | None) -> None:
+    if bool(targets) + everything + bool(recipe) == 0:
+        raise UsageError(
+            "which artifacts?",
+            hint="name recipes or the first digits of hashes, or say --all or --recipe NAME",
+        )
+    if targets and (everything or recipe):
+        raise UsageError("name artifacts, or say --all or --recipe NAME, not both")
+
+
+def _first(tiers: Sequence[Tier], option: str) -> Tier:
+    if not tiers:
+        raise UsageError("no store is configured for that", hint=f"say which with {option}")
+    return tiers[0]
+
+
+def _chosen(
+    cache: Cache,
+    places: Sequence[Tier | None],
+    targets: Sequence[str],
+    request: Request,
+    recipe: str | None,
+    libraries: bool,
+) -> list[Chosen]:
+    from artcache.transfer.choose import choose, with_libraries
+
+    chosen = choose(cache, places, targets, request, recipe=recipe)
+    return with_libraries(cache, chosen) if libraries else chosen
+
+
+# -- files that are pipes -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _written(cache: Cache, file: str) -> Iterator[Path]:
+    """Where to write the archive; for `-` it is copied to stdout at the end."""
+    if file != "-":
+        yield Path(file)
+        return
+    import shutil
+
+    with cache.home.staging() as staging:
+        path = staging / "stdout.artcache"
+        yield path
+        if path.exists():
+            with path.open("rb") as saved:
+                shutil.copyfileobj(saved, sys.stdout.buffer, 1 << 20)
+            sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _readable(cache: Cache, file: str) -> Iterator[Path]:
+    """The archive as a file that can be read anywhere; stdin is copied first."""
+    if file != "-":
+        yield Path(file)
+        return
+    import shutil
+
+    from artcache.disk import disk_errors
+
+    with cache.home.staging() as staging:
+        path = staging / "stdin.artcache"
+        with disk_errors(staging, doing="copy the archive"), path.open("wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
+        yield path
+
+
+# -- what became of it --------------------------------------------------------------------
+
+
+def _tell(
+    session: Session, moves: Iterable[Moved], say: Callable[[str], None] | None = None
+) -> int:
+    """Say what became of each, and of all. Returns the exit code."""
+    output = session.output
+    say = say or output.text
+    done = []
+    for moved in moves:
+        done.append(moved)
+        name = f"{moved.key.hash[:12]} {moved.key.recipe}"
+        if moved.error:
+            output.warn(f"{name}: {moved.error}")
+        else:
+            say(f"{name}: {_words(moved, output.command)}")
+    if len(done) != 1:
+        output.note(_summary(done, output.command))
+    rows = [_row(moved) for moved in done]
+    failed = [moved.error for moved in done if moved.error]
+    if not failed:
+        output.result(rows)
+        return 0
+    error = failed[0]
+    if len(done) > 1:
+        error = type(error)(f"{len(failed)} of {len(done)} artifacts failed", hint=error.hint)
+    return output.partly(rows, error)
+
+
+def _words(moved: Moved, command: str) -> str:
+    size = human_size(moved.size)
+    if moved.state == "copied":
+        pending = "" if moved.durable else ", upload pending"
+        where = moved.source if command in ("pull", "restore") else moved.target
+        return f"{_DONE[command]} {where} ({size}{pending})"
+    if moved.state == "planned":
+        return f"would be {_DONE[command].partition(' ')[0]} ({size})"
+    if moved.state == "refused":
+        return "not copied: its licence forbids it"
+    where = "the home" if moved.target == "home" else moved.target
+    if moved.state == "present":
+        return f"in {where} already"
+    shown = ", ".join(moved.differing[:5]) + (", ..." if len(moved.differing) > 5 else "")
+    return f"in {where} already with other content, which stays; it differs in {shown}"
+
+
+def _summary(done: Sequence[Moved], command: str) -> str:
+    """`3 pushed (1.2 MB), 1 there already`."""
+    counts: dict[str, list[int]] = {}
+    for moved in done:
+        state = "failed" if moved.error else moved.state
+        counts.setdefault(state, []).append(moved.size)
+    verb = _DONE[command].partition(" ")[0]
+    words = {"copied": verb, "planned": f"would be {verb}", "present": "there already"}
+    words |= {"differs": "there with other content", "refused": "refused"}
+    told = [
+        f"{len(sizes)} {words.get(state, state)}"
+        + (f" ({human_size(sum(sizes))})" if state in ("copied", "planned") else "")
+        for state, sizes in counts.items()
+    ]
+    return ", ".join(told) or f"nothing to be {verb}"
+
+
+def _row(moved: Moved) -> dict[str, Any]:
+    return {
+        "recipe": moved.key.recipe,
+        "key": moved.key.hash,
+        "from": moved.source,
+        "to": moved.target,
+        "state": moved.state,
+        "size": moved.size,
+        "seconds": round(moved.seconds, 6),
+        "differing": list(moved.differing),
+        "durable": moved.durable,
+        "error": error_members(moved.error) if moved.error else None,
+    }
