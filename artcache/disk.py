@@ -77,3 +77,54 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, made anew."""
+    remove_tree(folder)
+    folder.mkdir()
+    return folder
+
+
+def sweep(top: Path, kept: float) -> None:
+    """Remove what killed processes left in `top`: folders that nobody holds a lock on.
+
+    Args:
+        kept: Seconds for which they stay.
+    """
+    import fcntl
+    import time
+
+    for folder in top.iterdir() if top.is_dir() else ():
+        # Another process may sweep here too, so any of these may be gone.
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime < kept:
+                continue
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(folder)
+            finally:
+                os.close(handle)
+
+
+def remove_tree(folder: Path) -> None:
+    """Also one with folders that even their owner cannot enter or write, as a build may leave."""
+    import shutil
+
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError:
+        _open_up(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_up(folder: str | Path) -> None:
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    _open_up(entry.path)

@@ -2,6 +2,7 @@
 
 <home>/v1/entries/<recipe>/<hash>/   seal.json, manifest.json, tree/
 <home>/v1/tmp/<random>/              being made; swept when its maker is gone
+<home>/v1/partial/                   restores that were cut, see `partial`
 <home>/v1/locks/                     one maker of an entry at a time on this machine
 <home>/v1/logs/<recipe>/             of builds
 <home>/v1/quarantine/                entries that were found broken
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import seal as seals
-from .disk import boot_id, disk_errors
+from .disk import boot_id, disk_errors, remove_tree, sweep
 from .errors import ArtcacheError, Busy, Corrupt, LocalDisk
 from .key import Key
 from .seal import Seal, Trust
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from .manifest import Manifest
     from .memory import Memory
 
-
+_MAKING = 60.0
+"""Seconds; the maker of a folder may be about to lock it."""
 SUPPLIED = "supplied.json"
 """Beside a tree: the folders that its shared libraries come from, written by `supply`."""
 
@@ -208,7 +210,7 @@ class Home:
         folder = top / os.urandom(8).hex()
         with disk_errors(self.root, doing="make a folder"):
             top.mkdir(parents=True, exist_ok=True)
-            self._sweep(top)
+            sweep(top, _MAKING)
             folder.mkdir()
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -217,22 +219,6 @@ class Home:
         finally:
             remove_tree(folder)
             os.close(handle)
-
-    def _sweep(self, top: Path) -> None:
-        """Remove what killed processes left: folders that nobody holds a lock on."""
-        import fcntl
-
-        for folder in top.iterdir():
-            # Another process may sweep here too, so any of these may be gone.
-            with contextlib.suppress(OSError):
-                if time.time() - folder.stat().st_mtime < 60:
-                    continue  # its maker may be about to lock it
-                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove_tree(folder)
-                finally:
-                    os.close(handle)
 
     def commit(self, staged: Path, manifest: Manifest, origin: str) -> Entry:
         """Make `staged` (a folder in a staging folder, holding `tree`) the manifest's entry.
@@ -369,23 +355,3 @@ def _is_at(path: Path, handle: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def remove_tree(folder: Path) -> None:
-    """Also one with folders that even their owner cannot enter or write, as a build may leave."""
-    import shutil
-
-    try:
-        shutil.rmtree(folder)
-    except OSError:
-        _open_up(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _open_up(folder: str | Path) -> None:
-    with contextlib.suppress(OSError):
-        os.chmod(folder, 0o700)
-        with os.scandir(folder) as found:
-            for entry in found:
-                if entry.is_dir(follow_symlinks=False):
-                    _open_up(entry.path)

@@ -28,9 +28,14 @@ _SLOW = 1e-9
 class TreeWriter:
     """Creates a manifest's files and fills in their segments."""
 
-    def __init__(self, files: Sequence[File], into: Path) -> None:
+    def __init__(self, files: Sequence[File], into: Path, *, resumed: bool = False) -> None:
+        """Args:
+        resumed: Whether some of the files are there already, perhaps in part.
+        """
         self._files = files
         self._into = str(into)
+        self._flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._flags |= 0 if resumed else os.O_EXCL
         self._digests = Digests([file.size for file in files])
         self._handles: dict[int, int] = {}
         self._piece = PIECE
@@ -70,6 +75,27 @@ class TreeWriter:
         if time.thread_time() - start > len(view) * _SLOW:
             self._piece = SMALL_PIECE
 
+    def read(self, row: Sequence[Segment], raw: memoryview, handles: dict[int, int]) -> bool:
+        """Fill `raw` with one frame's segments as they are on the disk; called from any thread.
+
+        False if a file is not as long, or not what it should be. What other frames
+        share is judged by `finish`.
+        """
+        for segment in row:
+            view = raw[segment.at : segment.at + segment.length]
+            shared = handles.get(segment.file)
+            handle = self._create(segment.file) if shared is None else shared
+            try:
+                whole = os.preadv(handle, [view], segment.start) == segment.length
+            finally:
+                if shared is None:
+                    os.close(handle)
+            if whole and shared is None:
+                whole = self._digests.whole(segment, view) == self._files[segment.file].xxh3
+            if not whole:
+                return False
+        return True
+
     def finish(self, row: Sequence[Segment], raw: memoryview) -> None:
         """Digest the shared files' segments; called in frame order."""
         for segment in row:
@@ -86,8 +112,7 @@ class TreeWriter:
 
     def _create(self, number: int) -> int:
         file = self._files[number]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        handle = os.open(f"{self._into}/{file.path}", flags, file.mode)
+        handle = os.open(f"{self._into}/{file.path}", self._flags, file.mode)
         if os.fstat(handle).st_mode & 0o777 != file.mode:  # a umask other than 022
             os.fchmod(handle, file.mode)
         return handle

@@ -9,6 +9,7 @@ the calling thread, which takes frames in order.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -160,8 +161,10 @@ def unpack(
     parallel: int = 0,
     abort: Callable[[], object] = lambda: None,
     progress: Progress = lambda count: None,
+    there: Sequence[int] = (),
+    mark: Callable[[int], object] = lambda number: None,
 ) -> None:
-    """Write the manifest's tree into the empty folder `into`.
+    """Write the manifest's tree into the folder `into`, which is empty or holds a part of it.
 
     Every stored byte passes BLAKE3 before it is decompressed, every file XXH3
     before this returns. On an error `into` holds a part of the tree: hand in a
@@ -171,25 +174,30 @@ def unpack(
         parallel: Frames to fetch at once, if more than there are threads for the work:
             a far store is waited for, not computed with.
         abort: Ends the fetches under way; called on Ctrl-C, which else waits for them.
+        there: For each frame whether its bytes are in `into` already; empty: none is.
+        mark: Called with a frame's number once its bytes are, from any thread.
 
     Raises:
         Corrupt: bytes that are not the manifest's; the message names the frame or file.
         OSError: the disk; see `disk.disk_errors`.
     """
     sizes = [file.size for file in manifest.files]
+    resumed = any(there)
     _make_folders(manifest, into)
-    writer = TreeWriter(manifest.files, into)
+    writer = TreeWriter(manifest.files, into, resumed=resumed)
     local = threading.local()
     workers = threads() + 1  # so that all cores decode while one waits, for a lock or the disk
     under_way = workers + 1
     free = _buffers(under_way, (frame.raw for frame in manifest.frames))
 
-    def work(item: tuple[Frame, list[Segment], dict[int, int]]) -> _Done:
-        frame, row, handles = item
+    def work(item: tuple[int, Frame, list[Segment], dict[int, int]]) -> _Done:
+        number, frame, row, handles = item
         buffer = free.pop()
         raw = memoryview(buffer)[: frame.raw]
-        open_frame(manifest.packs[frame.pack], frame, fetch, local, raw)
-        writer.write(row, raw, handles)
+        if not (resumed and there[number] and writer.read(row, raw, handles)):
+            open_frame(manifest.packs[frame.pack], frame, fetch, local, raw)
+            writer.write(row, raw, handles)
+            mark(number)
         return _Done(row, raw, buffer)
 
     def interrupted(kind: type[BaseException] | None, *rest: object) -> None:
@@ -203,7 +211,8 @@ def unpack(
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stack.push(interrupted)
         items = (
-            (frame, row, writer.open(row)) for frame, row in zip(manifest.frames, rows, strict=True)
+            (number, frame, row, writer.open(row))
+            for number, (frame, row) in enumerate(zip(manifest.frames, rows, strict=True))
         )
         for done in in_order(pool, work, items, under_way):
             writer.finish(done.row, done.raw)
@@ -288,4 +297,5 @@ def _make_folders(manifest: Manifest, into: Path) -> None:
             (into / folder).mkdir(parents=True, exist_ok=True)
             made.add(folder)
     for link in manifest.links:
-        (into / link.path).symlink_to(link.target)
+        with contextlib.suppress(FileExistsError):  # by a restore that was cut
+            (into / link.path).symlink_to(link.target)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from .layout import pack_name as pack_name
 from .layout import siblings_folder as siblings_folder
 from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
 from .pack import Fetch, Progress, open_frame, unpack
+from .partial import Partial
 from .store import Abortable, Probed, Store
 
 _MOST_SIBLINGS = 1000
@@ -207,14 +207,15 @@ class Repository:
     def restore(
         self,
         found: Found,
-        staging: Path,
+        partial: Partial,
         progress: Progress = lambda count: None,
         *,
         kept: Path | None = None,
     ) -> Path:
-        """Unpack the artifact into a new folder of `staging`, and return that.
+        """Unpack the artifact into the partial's tree, and return that.
 
         Args:
+            partial: Of this manifest. What it has already is not read again.
             kept: A folder that gets the packs' files as far as they are read.
 
         Raises:
@@ -231,24 +232,30 @@ class Repository:
                 parallel=self.store.traits.parallel,
                 abort=self.abort,
                 progress=progress,
+                there=partial.done,
+                mark=partial.mark,
             )
 
-        return self.read_twice(found, staging, read)
+        if any(partial.done):
+            with contextlib.suppress(Corrupt, ObjectNotFound):  # not the store's fault
+                read(partial.tree)
+                return partial.tree
+        return self.read_twice(found, partial.afresh, read)
 
-    def read_twice(self, found: Found, staging: Path, read: Callable[[Path], object]) -> Path:
-        """Have `read` fill a new folder of `staging`, once more if what it read was bad.
+    def read_twice(
+        self, found: Found, afresh: Callable[[], Path], read: Callable[[Path], object]
+    ) -> Path:
+        """Have `read` fill the empty folder that `afresh` makes, once more if what it read was bad.
 
         Raises as `restore` does.
         """
-        for attempt in (1, 2):
-            into = staging / f"read-{attempt}"
-            into.mkdir()
+        for _ in range(2):
+            into = afresh()
             try:
                 read(into)
                 return into
             except (Corrupt, ObjectNotFound) as error:
                 failure = error  # once may be this machine's own accident
-                shutil.rmtree(into, ignore_errors=True)
         for pack, why in self.bad_packs(found.manifest).items():
             self.set_aside(pack_name(pack.blake3), why)
         self.set_aside(found.name, str(failure))

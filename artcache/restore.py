@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from .cache import Cache, Served, Wish
 from .disk import disk_errors, free_bytes
 from .errors import ArtcacheError, Corrupt, NewerFormat, OverLimit, StoreUnavailable
+from .partial import Partial, resumable
 
 if TYPE_CHECKING:
     from .home import Entry
     from .key import Key
+    from .manifest import Manifest
     from .recipe import Recipe, Variant
     from .repository import Found
     from .tier import Tier
@@ -97,12 +99,23 @@ def restore(cache: Cache, tier: Tier, found: Found, kept: Path | None = None) ->
     with (
         cache.home.staging() as staging,
         disk_errors(cache.home.root, doing="restore", needed=manifest.size),
+        resumable(cache.home.folder("partial"), manifest, found.data) as partial,
     ):
+        _tell_partial(cache, manifest, partial)
         staged = staging / "entry"
         staged.mkdir()
-        tree = tier.repository.restore(found, staging, progress, kept=kept)
+        tree = tier.repository.restore(found, partial, progress, kept=kept)
         tree.rename(staged / "tree")
         return cache.home.commit(staged, manifest, tier.url)
+
+
+def _tell_partial(cache: Cache, manifest: Manifest, partial: Partial) -> None:
+    here = sum(frame.stored for frame, there in zip(manifest.frames, partial.done) if there)  # noqa: B905
+    if here:
+        whole = sum(frame.stored for frame in manifest.frames)
+        cache.observer.note(
+            f"continuing: {here / 1e6:.0f} of {whole / 1e6:.0f} MB are here already"
+        )
 
 
 # -- filling other stores -----------------------------------------------------------------

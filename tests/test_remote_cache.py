@@ -69,6 +69,22 @@ def is_pack(request: object) -> bool:
     return ".pack" in path
 
 
+def test_a_download_that_broke_off_goes_on_where_it_did(bucket: Bucket) -> None:
+    bucket.content = os.urandom(30_000_000)
+    bucket.cache("a").fetch(bucket.recipe())
+    bucket.proxy.plan(Fault(), times=3, when=is_pack)
+    bucket.proxy.plan(Fault(keep=1000, then="reset"), when=is_pack)
+    with pytest.raises(artcache.ArtcacheError):
+        bucket.cache("b").fetch(bucket.recipe(), build="never")
+    bucket.proxy.heal()
+
+    done = bucket.cache("b").fetch(bucket.recipe(), build="never")
+    assert (done.path / "thing").read_bytes() == bucket.content
+    ranges = [request.headers["range"] for request in bucket.proxy.requests if is_pack(request)]
+    assert len(ranges) == len(set(ranges)) == 9 - 3
+    assert any("are here already" in note for note in bucket.told.notes)
+
+
 def test_what_one_machine_built_another_restores_to_the_bit(bucket: Bucket) -> None:
     built = bucket.cache("a").fetch(bucket.recipe())
     done = bucket.cache("b").fetch(bucket.recipe())

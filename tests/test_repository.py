@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ from artcache.errors import (
 )
 from artcache.key import Key
 from artcache.manifest import Manifest
-from artcache.repository import Published, Repository, pack_name, siblings_folder
+from artcache.partial import Partial
+from artcache.repository import Found, Published, Repository, pack_name, siblings_folder
 from artcache.store import Store, StoredObject
 from tests.making import SMALL, DyingStore, MemoryStore, Tree, key, packed, picture, plant
 from tests.store_contract import StoreContract
@@ -70,12 +72,15 @@ def store(request: pytest.FixtureRequest) -> MemoryStore:
     return MemoryStore(exclusive_create=request.param)
 
 
+def partial(folder: Path, found: Found) -> Partial:
+    return Partial(folder, len(found.manifest.frames))
+
+
 def restored(store: Store, folder: Path) -> dict[str, object]:
     repository = Repository(store)
     found = repository.find(key())
     assert found and not repository.problems
-    folder.mkdir()
-    return picture(repository.restore(found, folder))
+    return picture(repository.restore(found, partial(folder, found)))
 
 
 def manifests(store: MemoryStore) -> list[str]:
@@ -416,9 +421,8 @@ def restoring(store: Store, folder: Path) -> Repository:
     repository = Repository(store)
     found = repository.find(key())
     assert found
-    folder.mkdir()
     with pytest.raises(Corrupt, match=r"memory:: "):
-        repository.restore(found, folder)
+        repository.restore(found, partial(folder, found))
     return repository
 
 
@@ -463,7 +467,7 @@ def test_an_accident_on_the_way_is_tried_again(artifact: Artifact, tmp_path: Pat
     store = Flickering()
     artifact.publish(store)
     assert restored(store, tmp_path / "back") == picture(artifact.tree)
-    assert len(list((tmp_path / "back").iterdir())) == 1
+    assert sorted(os.listdir(tmp_path / "back")) == ["frames", "tree"]
 
 
 def test_a_store_that_dies_while_it_is_read_loses_nothing(
@@ -475,9 +479,9 @@ def test_a_store_that_dies_while_it_is_read_loses_nothing(
     repository = Repository(store)
     found = repository.find(key())
     store.failure = StoreUnavailable("gone")
-    (tmp_path / "into").mkdir()
+    assert found
     with pytest.raises(StoreUnavailable, match="gone"):
-        repository.restore(found, tmp_path / "into")  # type: ignore[arg-type]
+        repository.restore(found, partial(tmp_path / "into", found))
     assert (store.objects, repository.problems) == (before, [])
 
 

@@ -15,6 +15,7 @@ from artcache.digest import blake3
 from artcache.errors import Corrupt, StoreDenied, StoreUnavailable
 from artcache.key import canonical_json
 from artcache.manifest import Manifest
+from artcache.partial import Partial
 from artcache.repository import Published, Repository, pack_name
 from artcache.store import Store, StoreTraits
 from artcache.stores.posix import PosixStore
@@ -51,9 +52,8 @@ class Move:
         repository = Repository(self.target)
         found = repository.find(key())
         assert found
-        staging = self.folder / os.urandom(4).hex()
-        staging.mkdir()
-        return picture(repository.restore(found, staging))
+        partial = Partial(self.folder / os.urandom(4).hex(), len(found.manifest.frames))
+        return picture(repository.restore(found, partial))
 
 
 @pytest.fixture

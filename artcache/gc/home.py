@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 from .. import pins
 from ..cache import Cache
-from ..disk import disk_errors
+from ..disk import disk_errors, remove_tree
 from ..errors import Busy, Corrupt
-from ..home import SUPPLIED, Entry, Home, remove_tree
+from ..home import SUPPLIED, Entry, Home
 from ..memory import ALIAS_SECONDS
+from ..partial import KEPT as PARTIAL_KEPT
 from ..units import DAY
 from . import KEPT_LITTER, Item, Removal, Rules, ago, doomed
-
-_PARTIAL_KEPT = 7 * DAY
 
 
 class _Left(NamedTuple):
@@ -164,7 +163,7 @@ class _Collector:
         for left in _files(self.home.folder("downloads")):
             yield _Spare("download", left, KEPT_LITTER)
         for left in _children(self.home.folder("partial")):
-            yield _Spare("partial", left, _PARTIAL_KEPT)
+            yield _Spare("partial", left, PARTIAL_KEPT)
 
     def _remove_spares(self, spares: list[_Spare]) -> Iterator[Removal]:
         """What time alone removes goes before any artifact where room is asked for."""

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .. import digest
+from ..disk import emptied
 from ..errors import Corrupt
 from ..frames import in_order, threads
 from ..manifest import Frame, Manifest, Pack
@@ -58,7 +59,7 @@ def copy(
 
     packs = found.manifest.packs
     if not all(_is_whole(pack, staging / pack.blake3) for pack in packs):
-        fresh = source.read_twice(found, staging, read)
+        fresh = source.read_twice(found, lambda: emptied(staging / "read"), read)
         for pack in set(packs):
             (fresh / pack.blake3).replace(staging / pack.blake3)
         fresh.rmdir()
