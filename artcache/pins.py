@@ -38,8 +38,10 @@ Pinned = dict[tuple[str, str], float]
 class Pin(NamedTuple):
     recipe: str
     hash: str
+    made: float
+    """Seconds since the epoch, by the clock of its place."""
     until: float
-    """Seconds since the epoch by the clock of its place; `math.inf`: forever."""
+    """The same; `math.inf`: forever."""
     name: str
     """The object's name."""
 
@@ -51,15 +53,16 @@ def place(home: Home) -> Store:
     return PosixStore(home.root, mount_like=False)
 
 
-def pins(store: Store, key: Key | None = None) -> Iterator[Pin]:
+def pins(store: Store, recipe: str = "", hash_: str = "") -> Iterator[Pin]:
     """All pins in a place, or those of one artifact, also those that have ended."""
-    for found in store.list(f"{FOLDER}/{key.recipe}/{key.hash}" if key else FOLDER):
+    for found in store.list(f"{FOLDER}/{recipe}/{hash_}" if recipe else FOLDER):
         recipe, _, rest = found.name.removeprefix(f"{FOLDER}/").partition("/")
         hash_, _, file = rest.partition("/")
         match = _NAME.fullmatch(file)
         if match and valid_recipe_name(recipe) and valid_hash(hash_):
             days = math.inf if match[1] == "forever" else int(match[1])
-            yield Pin(recipe, hash_, found.modified + days * DAY, found.name)
+            made = found.modified
+            yield Pin(recipe, hash_, made, made + days * DAY, found.name)
 
 
 def pinned(store: Store, now: float | None = None) -> Pinned:
@@ -74,9 +77,9 @@ def pinned(store: Store, now: float | None = None) -> Pinned:
     return held
 
 
-def is_pinned(store: Store, key: Key, now: float) -> bool:
+def is_pinned(store: Store, recipe: str, hash_: str, now: float) -> bool:
     """Asked once more right before an artifact is removed: one small folder."""
-    return any(pin.until > now for pin in pins(store, key))
+    return any(pin.until > now for pin in pins(store, recipe, hash_))
 
 
 def pin(store: Store, key: Key, days: int | None = None) -> None:
@@ -93,7 +96,7 @@ def pin(store: Store, key: Key, days: int | None = None) -> None:
 
 def unpin(store: Store, key: Key | None = None) -> list[Pin]:
     """Remove every pin of an artifact, whoever made it, or all pins; returns them."""
-    found = list(pins(store, key))
+    found = list(pins(store, key.recipe, key.hash) if key else pins(store))
     for one in found:
         store.delete(one.name)
     return found

@@ -30,7 +30,7 @@ from .errors import (
 )
 from .frames import in_order
 from .key import Key, canonical_json
-from .layout import MANIFESTS, ROOT, UNIQUE, Listed, listed
+from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed
 from .layout import pack_name as pack_name
 from .layout import siblings_folder as siblings_folder
 from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
@@ -72,6 +72,7 @@ class Repository:
         self.store = store
         self.problems: list[str] = []
         """Objects that were found bad and what became of them; the caller reports them."""
+        self._moved: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -262,7 +263,22 @@ class Repository:
         raise Corrupt(f"{self.url}: {failure}") from failure
 
     def fetch(self, pack: Pack, offset: int, length: int) -> bytes:
-        return self.store.get_range(pack_name(pack.blake3), offset, length)
+        """Some bytes of a pack, from the trash too: `gc` may have moved it a moment ago.
+
+        Raises:
+            ObjectNotFound: it is in neither.
+        """
+        name = pack_name(pack.blake3)
+        try:
+            return self.store.get_range(self._moved.get(name, name), offset, length)
+        except ObjectNotFound:
+            for found in self.store.list(f"{TRASH}/{pack.blake3}"):
+                with contextlib.suppress(ObjectNotFound):
+                    data = self.store.get_range(found.name, offset, length)
+                    self._moved[name] = found.name
+                    return data
+            self._moved.pop(name, None)
+            return self.store.get_range(name, offset, length)  # it may be back by now
 
     def _keeping(self, folder: Path) -> Fetch:
         """`fetch` that also writes what it read where the pack's file has it."""
@@ -335,6 +351,9 @@ class Repository:
                 self.store.create(name, data)
             except ObjectExists:
                 continue
+            for pack in manifest.packs:
+                if not self.holds([pack]):  # `gc` moved it before it could see who names it
+                    self._put_pack(pack, pack_files(pack))
             self._hint(manifest.key)
             return Published(self.url, True, manifest, traits.durable_on_return)
         raise StoreUnavailable(f"{self.url}: {name} is bad and cannot be replaced")

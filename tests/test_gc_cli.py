@@ -148,3 +148,69 @@ def test_a_listing_that_fails_half_way_is_one_json_object_still(machine: Machine
     assert done.code == 5
     body = json.loads(done.out)
     assert (len(body["result"]), body["ok"], body["error"]["message"]) == (1, False, "it broke")
+
+
+# -- stores -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(machine: Machine) -> Machine:
+    """A machine whose store has two toys, made three days ago."""
+    for ref in "12":
+        machine.run("fetch", "toy", "--ref", ref, "--set", f"WORD={ref}", "--store", machine.store)
+    then = time.time() - 3 * DAY
+    for path in machine.store.rglob("*.*"):
+        os.utime(path, (then, then))
+    return machine
+
+
+def test_a_store_is_only_looked_at_unless_yes_is_said(shared: Machine) -> None:
+    would = shared.run("gc", "--store", shared.store, "--older-than", "2d")
+    assert would.out.count("would remove artifact toy") == 2
+    assert "4 would go" in would.err and "--yes does it" in would.err  # two leases too
+    assert len(shared.manifests()) == 2
+
+    done = shared.run("gc", "--store", shared.store, "--older-than", "2d", "--yes", "--json")
+    result = done.json["result"]
+    assert {one["place"] for one in result["removed"]} == {str(shared.store)}
+    assert (result["dry_run"], len(result["removed"])) == (False, 4)
+    assert result["later"] > 0
+    assert shared.manifests() == shared.packs() == []
+    assert len(list(shared.store.glob("v1/trash/*/*.pack"))) == 2
+
+
+def test_the_home_stays_when_a_store_is_named_and_the_other_way_round(shared: Machine) -> None:
+    shared.run("gc", "--store", shared.store, "--older-than", "0", "--yes")
+    assert len(listed(shared)) == 2
+    shared.run("gc", "--older-than", "0", ARTCACHE_STORES=str(shared.store))
+    assert listed(shared) == []
+
+
+def test_everything_at_once_leaves_an_empty_store_that_works(shared: Machine) -> None:
+    everything = ("gc", "--older-than", "0d", "--yes", "--grace", "0", "--store", shared.store)
+    shared.run(*everything)
+    files = [path.name for path in shared.store.rglob("*") if path.is_file()]
+    assert [name for name in files if name != ".lock"] == ["artcache.json"]
+    shared.run("gc", "--older-than", "0")
+
+    assert shared.run("fetch", "toy", "--store", shared.store).code == 0
+    shared.run("gc", "--older-than", "0")
+    again = shared.run("fetch", "toy", "--store", shared.store, "--json", "--build", "never")
+    assert again.json["result"]["origin"] == str(shared.store)
+
+
+def test_a_store_that_is_read_only_here_can_be_looked_at_and_not_collected(
+    shared: Machine,
+) -> None:
+    store = f"read:{shared.store}"
+    assert "4 would go" in shared.run("gc", "--store", store, "--older-than", "2d").err
+    refused = shared.run("gc", "--store", store, "--older-than", "2d", "--yes")
+    assert (refused.code, "read-only" in refused.err) == (2, True)
+    assert len(shared.manifests()) == 2
+
+
+def test_a_store_that_is_not_there_is_said(machine: Machine) -> None:
+    machine.store.write_text("a file")
+    done = machine.run("gc", "--store", machine.store, "--yes")
+    assert done.code == 6
+    assert str(machine.store) in done.err

@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def test_a_place_without_pins_pins_nothing(store: Store) -> None:
     assert pins.pinned(store) == {}
-    assert not pins.is_pinned(store, key(), 0)
+    assert not pins.is_pinned(store, "thing", key().hash, 0)
     assert pins.unpin(store) == []
 
 
@@ -43,8 +43,8 @@ def test_a_pin_ends_so_many_days_after_it_was_written(store: Store) -> None:
     (pin,) = pins.pins(store)
     (written,) = [found.modified for found in store.list(pins.FOLDER)]
     assert abs(pin.until - written - 7 * DAY) < 60
-    assert pins.is_pinned(store, key(), written + 6 * DAY)
-    assert not pins.is_pinned(store, key(), written + 8 * DAY)
+    assert pins.is_pinned(store, "thing", key().hash, written + 6 * DAY)
+    assert not pins.is_pinned(store, "thing", key().hash, written + 8 * DAY)
     assert pins.pinned(store, now=written + 8 * DAY) == {}
 
 

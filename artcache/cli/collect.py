@@ -53,7 +53,7 @@ def gc_command(
         for place, removal in _collect(cache, rules, dry_run, stores=session.names_stores):
             freed, later, count = freed + removal.size, later + removal.later, count + 1
             verb = "would remove" if dry_run else "removed"
-            size = human_size(removal.size or removal.later)
+            size = human_size(removal.size + removal.later)
             session.output.text(f"{verb} {removal.kind} {removal.name} ({size}): {removal.why}")
             session.output.row({"place": place, **_row(removal)}, of="removed")
     _summary(session, count, freed, later, dry_run)
@@ -82,13 +82,19 @@ def _rules(
 def _collect(
     cache: Cache, rules: Rules, dry_run: bool, *, stores: bool
 ) -> Iterator[tuple[str, Removal]]:
-    from artcache.gc import home
+    from artcache.gc import home, store
+    from artcache.survey import places_of
 
     if not stores:
         for removal in home.collect(cache, rules, dry_run=dry_run):
             yield "home", removal
         return
-    raise UsageError("the garbage of stores is not collected yet")
+    if not dry_run:
+        places_of(cache, stores=True)
+    for tier in cache.tiers:
+        for removal in store.collect(cache, tier, rules, dry_run=dry_run):
+            yield tier.url, removal
+        cache.tell_problems(tier)
 
 
 def _summary(session: Session, count: int, freed: int, later: int, dry_run: bool) -> None:

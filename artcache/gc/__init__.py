@@ -92,7 +92,7 @@ def doomed(
         if rules.only_last:
             yield item, f"{rules.keep_last} newer of {item.recipe} stay"
         elif rules.older_than is not None and age >= rules.older_than:
-            yield item, f"{ago(age)} old"
+            yield item, f"older than {ago(rules.older_than)}"
         elif rules.max_size is not None and (present := total()) > rules.max_size:
             yield item, f"{present / 1e6:,.1f} MB are over {rules.max_size / 1e6:,.1f} MB"
 

@@ -127,7 +127,7 @@ class _Collector:
         key = self.entries[item.number].key
         try:
             with self.home.lock(key, waiting=lambda holder: None, wait=False):
-                held = pins.is_pinned(pins.place(self.home), key, self.now)
+                held = pins.is_pinned(pins.place(self.home), key.recipe, key.hash, self.now)
                 if not held and self.home.remove(key):
                     yield removal
         except Busy as error:

@@ -1,0 +1,306 @@
+"""What goes from a store: artifacts, the packs that no manifest names, and litter.
+
+Others publish and fetch meanwhile, and no lock holds them off. docs/stores.md
+has the protocol and why it is safe; in short:
+
+- A pack is first moved to the trash, where readers still find it, and deleted
+  by a run after the grace period.
+- After it moved packs, a run lists the manifests once more and brings back what
+  was named meanwhile; a publisher looks for its packs once its manifest is there.
+  Whichever was later sees the other.
+- Ages are by the store's own clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .. import pins
+from ..cache import Cache
+from ..errors import ArtcacheError, ObjectExists, ObjectNotFound, OverLimit, UsageError
+from ..key import canonical_json
+from ..layout import PACKS, SIBLINGS, TRASH, Listed, pack_name
+from ..manifest import MAX_BYTES
+from ..store import Littered, StoredObject
+from ..tier import Tier
+from ..units import DAY
+from . import KEPT_LITTER, Removal, Rules, ago, doomed
+from .ledger import Dropped, Ledger, Pack, Trashed
+
+MARKS = "v1/gc"
+_SHORT = 600.0
+"""Seconds that a writer's file and what another run moved stay, whatever the grace."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DOUBLE = re.compile(r"([0-9a-f]{64})(?: ?\(\d+\)\.pack|\.pack ?\(\d+\))")
+_TRASHED = re.compile(r"(\d{1,12})-([0-9a-f]{16})\.pack")
+_OLD = (("v1/leases", "lease", DAY), ("v1/quarantine", "quarantine", KEPT_LITTER))
+
+
+class _Named(NamedTuple):
+    """A manifest and the packs that it names."""
+
+    listed: Listed
+    packs: list[str]
+    known: bool = True
+    """False: it may name others too."""
+
+
+def collect(cache: Cache, tier: Tier, rules: Rules, *, dry_run: bool) -> Iterator[Removal]:
+    """Remove what the rules say from a store, each thing when it is yielded.
+
+    Raises:
+        UsageError: the store cannot be listed.
+        StoreUnavailable: it does not answer, or refuses. What was done so far is whole.
+    """
+    if not tier.repository.store.traits.lists:
+        raise UsageError(
+            f"{tier.url} cannot be listed, so nothing can be collected there",
+            hint="name it by its gs:// or s3:// URL",
+        )
+    collector = _Collector(cache, tier, rules, dry_run)
+    try:
+        yield from collector.collect()
+    finally:
+        collector.end()
+
+
+class _Collector:
+    def __init__(self, cache: Cache, tier: Tier, rules: Rules, dry_run: bool) -> None:
+        self.cache, self.rules, self.dry_run = cache, rules, dry_run
+        self.repository, self.store = tier.repository, tier.repository.store
+        self.ledger = Ledger()
+        self.run = os.urandom(8).hex()
+        self.now = time.time()
+        self.others: dict[str, float] = {}
+        self.doubles: list[tuple[StoredObject, str]] = []
+        self.unreadable = 0
+        self.pinned: pins.Pinned = {}
+
+    def collect(self) -> Iterator[Removal]:
+        self._mark()
+        self._survey()
+        yield from self._artifacts()
+        if self.unreadable:
+            self.cache.observer.warn(
+                f"{self.repository.url}: {self.unreadable} manifests are of a newer artcache or too"
+                " large, so nobody knows here which packs they name: all packs stay"
+            )
+        else:
+            yield from self._packs()
+        yield from self._trash()
+        yield from self._litter()
+        self._tell_lacking()
+
+    def end(self) -> None:
+        self.ledger.close()
+        if not self.dry_run:
+            with contextlib.suppress(ArtcacheError):
+                self.store.delete(f"{MARKS}/{self.run}.json")
+
+    # -- looking --------------------------------------------------------------------------
+
+    def _mark(self) -> None:
+        """Write down that a run is under way; when, the store says. A dry run writes nothing
+        and takes this machine's clock."""
+        if not self.dry_run:
+            body = {"gc": 1, "grace": int(self.rules.grace)}
+            self.store.create(f"{MARKS}/{self.run}.json", canonical_json(body))
+
+    def _survey(self) -> None:
+        """List everything; the manifests last, so that what was seen before them is judged
+        by all that were there at that moment."""
+        for found in self.store.list(TRASH):
+            blake3, _, rest = found.name.removeprefix(f"{TRASH}/").partition("/")
+            if match := _TRASHED.fullmatch(rest):
+                trashed = Trashed(found.name, blake3, float(match[1]), match[2], found.size)
+                self.ledger.add_trash(trashed)
+        for found in self.store.list(MARKS):
+            run = found.name.rpartition("/")[2].removesuffix(".json")
+            if run == self.run:
+                self.now = found.modified
+            else:
+                self.others[run] = found.modified
+        for found in self.store.list(PACKS):
+            file = found.name.rpartition("/")[2]
+            blake3 = file.removesuffix(".pack")
+            if _DIGEST.fullmatch(blake3) and found.name == pack_name(blake3):
+                self.ledger.add_pack(blake3, found.size, found.modified)
+            elif match := _DOUBLE.fullmatch(file):
+                self.doubles.append((found, match[1]))
+        for found in self.store.list(SIBLINGS):
+            recipe, *_, file = found.name.removeprefix(f"{SIBLINGS}/").split("/")
+            hash_ = file.removesuffix(".json")
+            self.ledger.add_hint(found.name, recipe, hash_, found.modified, found.size)
+        self.pinned = pins.pinned(self.store, self.now)
+        self._read_new()
+
+    def _read_new(self) -> None:
+        """Read every manifest that the ledger does not have."""
+        listed = (one for one in self.repository.manifests() if not self.ledger.knows(one))
+        for named in self.repository.each(self._named, listed):
+            if named:
+                self.unreadable += not named.known
+                self.ledger.add_manifest(named.listed, named.packs)
+
+    def _named(self, one: Listed) -> _Named | None:
+        """The packs that a manifest names, taken at its word: rather too many than too few.
+        None: it is gone, or so corrupt that it names nothing."""
+        try:
+            body = json.loads(self.store.get(one.name, limit=MAX_BYTES))
+            rows, format_ = body["packs"], body["artcache"]
+            packs = [row[0] for row in rows if _DIGEST.fullmatch(row[0])]
+            return _Named(one, packs, format_ == 1 and len(packs) == len(rows))
+        except ObjectNotFound:
+            return None
+        except OverLimit:
+            return _Named(one, [], known=False)
+        except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+            self.cache.observer.warn(
+                f"{self.repository.url}: {one.name} is corrupt; the next fetch moves it away"
+            )
+            return None
+
+    # -- artifacts ------------------------------------------------------------------------
+
+    def _artifacts(self) -> Iterator[Removal]:
+        items = self.ledger.items(self.pinned)
+        chosen = doomed(items, self.rules, now=self.now, total=lambda: self.ledger.total)
+        dropped = (self.ledger.drop(item, why) for item, why in chosen)
+        for one, gone in self.repository.each(self._remove_artifact, dropped):
+            if not gone:
+                self.ledger.take_back(one)
+                continue
+            at_once = not self.rules.grace
+            item = one.item
+            yield Removal(
+                "artifact",
+                f"{item.recipe} {item.hash[:12]}",
+                f"{one.why}; made {ago(self.now - item.when)} ago",
+                one.size + (one.pack_bytes if at_once else 0),
+                0 if at_once else one.pack_bytes,
+                item.recipe,
+                item.hash,
+            )
+
+    def _remove_artifact(self, one: Dropped) -> tuple[Dropped, bool]:
+        """Unless somebody pinned it meanwhile."""
+        if not self.dry_run:
+            if pins.is_pinned(self.store, one.item.recipe, one.item.hash, self.now):
+                return one, False
+            for name in one.names:
+                self.store.delete(name)
+        return one, True
+
+    # -- packs ----------------------------------------------------------------------------
+
+    def _packs(self) -> Iterator[Removal]:
+        """Move what no manifest names to the trash, then bring back what one names by now."""
+        at_once = not self.rules.grace
+        orphans = self.ledger.orphans(self.now - self.rules.grace)
+        for pack, name in self.repository.each(self._move_away, orphans):
+            if name and not self.dry_run:
+                self.ledger.moved(pack.blake3, name)
+            if name and not pack.dropped:  # else it was told with its artifact
+                why = f"no manifest names it, {ago(self.now - pack.modified)} old"
+                sizes = (pack.size, 0) if at_once else (0, pack.size)
+                yield Removal("pack", pack_name(pack.blake3), why, *sizes)
+        if self.dry_run:
+            return
+        self._read_new()
+        for blake3, name in self.ledger.moved_away(named=True):
+            self._bring_back(blake3, name)
+        for blake3, name in self.ledger.moved_away(named=False):
+            if self.unreadable:  # one was published just now
+                self._bring_back(blake3, name)
+            elif at_once:
+                self.store.delete(name)
+
+    def _move_away(self, pack: Pack) -> tuple[Pack, str]:
+        """To the trash, under a name that no other run makes or deletes; '' if it is gone."""
+        name = f"{TRASH}/{pack.blake3}/{int(self.now)}-{self.run}.pack"
+        if not self.dry_run:
+            try:
+                self.store.move(pack_name(pack.blake3), name)
+            except ObjectNotFound:
+                return pack, ""
+        return pack, name
+
+    def _bring_back(self, blake3: str, name: str) -> None:
+        """Unless it is there again: whoever named it looked, and stored it anew."""
+        with contextlib.suppress(ObjectNotFound, ObjectExists):
+            try:
+                self.store.size(pack_name(blake3))
+            except ObjectNotFound:
+                self.store.move(name, pack_name(blake3))
+
+    def _trash(self) -> Iterator[Removal]:
+        """What earlier runs moved: some of it may be named again, the old rest goes."""
+        for one, named, stored in self.ledger.trash():
+            age = self.now - one.since
+            kept = self.rules.grace
+            if one.run in self.others:  # at work, or killed at it
+                kept = max(kept, _SHORT)
+            if named and not stored:
+                if not self.dry_run:
+                    self._bring_back(one.blake3, one.name)
+            elif age >= kept and not self.unreadable:
+                if not self.dry_run:
+                    self.store.delete(one.name)
+                why = f"no manifest named it for {ago(age)}"
+                yield Removal("trash", one.name, why, one.size)
+
+    # -- litter ---------------------------------------------------------------------------
+
+    def _litter(self) -> Iterator[Removal]:
+        grace = self.now - self.rules.grace
+        for name, size, ours in self.ledger.lost_hints(grace):
+            removal = self._delete("hint", name, "its manifest is gone", size)
+            if not ours:  # else it goes with its artifact
+                yield removal
+        for folder, kind, kept in _OLD:
+            for found in self.store.list(folder):
+                if (age := self.now - found.modified) >= kept:
+                    yield self._delete(kind, found.name, f"{ago(age)} old", found.size)
+        for run, since in self.others.items():
+            if (age := self.now - since) >= max(DAY, self.rules.grace):
+                why = f"a run that did not end, {ago(age)} ago"
+                yield self._delete("mark", f"{MARKS}/{run}.json", why, 0)
+        for found, blake3 in self.doubles:
+            if found.modified <= grace and self.ledger.is_stored(blake3):
+                why = "two machines stored one pack at once"
+                yield self._delete("double", found.name, why, found.size)
+        for pin in pins.pins(self.store):
+            gone = not self.ledger.has(pin.recipe, pin.hash)
+            if pin.until <= self.now or (gone and pin.made <= grace):
+                why = "its artifact is gone" if gone else "it has ended"
+                yield self._delete("pin", pin.name, why, 0)
+        yield from self._leftovers()
+
+    def _leftovers(self) -> Iterator[Removal]:
+        if not isinstance(self.store, Littered):
+            return
+        for found in self.store.leftovers():
+            if (age := self.now - found.modified) >= max(self.rules.grace, _SHORT):
+                if not self.dry_run:
+                    self.store.discard(found.name)
+                why = f"whoever wrote it ended {ago(age)} ago"
+                yield Removal("temporary", found.name, why, found.size)
+
+    def _delete(self, kind: str, name: str, why: str, size: int) -> Removal:
+        if not self.dry_run:
+            self.store.delete(name)
+        return Removal(kind, name, why, size)
+
+    def _tell_lacking(self) -> None:
+        count, example = self.ledger.lacking()
+        if count:
+            self.cache.observer.warn(
+                f"{self.repository.url}: {count} packs are named and not there (by {example}, for"
+                " one); the next fetch of such an artifact makes it anew"
+            )
