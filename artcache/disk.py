@@ -128,3 +128,14 @@ def _open_up(folder: str | Path) -> None:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
                     _open_up(entry.path)
+
+
+def write_at(file: Path, offset: int, data: bytes) -> None:
+    """Write into a file at an offset; the file is made if need be."""
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(handle, memoryview(data)[done:], offset + done)
+    finally:
+        os.close(handle)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from . import digest
+from .disk import write_at
 from .errors import (
     ArtcacheError,
     Corrupt,
@@ -263,11 +263,7 @@ class Repository:
         raise Corrupt(f"{self.url}: {failure}") from failure
 
     def fetch(self, pack: Pack, offset: int, length: int) -> bytes:
-        """Some bytes of a pack, from the trash too: `gc` may have moved it a moment ago.
-
-        Raises:
-            ObjectNotFound: it is in neither.
-        """
+        """Some bytes of a pack; from the trash too, if `gc` moved it a moment ago."""
         name = pack_name(pack.blake3)
         try:
             return self.store.get_range(self._moved.get(name, name), offset, length)
@@ -286,7 +282,7 @@ class Repository:
         def fetch(pack: Pack, offset: int, length: int) -> bytes:
             data = self.fetch(pack, offset, length)
             with contextlib.suppress(OSError):  # then the file is not whole, and that is seen
-                _write_at(folder / pack.blake3, offset, data)
+                write_at(folder / pack.blake3, offset, data)
             return data
 
         return fetch
@@ -398,13 +394,3 @@ class Repository:
                 self.store.delete(name)
                 removed.append(name)
         return removed
-
-
-def _write_at(file: Path, offset: int, data: bytes) -> None:
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(handle, memoryview(data)[done:], offset + done)
-    finally:
-        os.close(handle)

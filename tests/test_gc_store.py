@@ -27,7 +27,8 @@ from artcache.gc import Removal, Rules
 from artcache.gc.store import collect
 from artcache.key import Key
 from artcache.manifest import Manifest
-from artcache.repository import Repository, pack_name
+from artcache.partial import Partial
+from artcache.repository import Found, Repository, pack_name
 from artcache.store import Content, Store, StoredObject
 from artcache.stores.posix import PosixStore
 from tests.buckets import gcs_store, s3_store
@@ -86,6 +87,15 @@ class Clocked(MemoryStore):
         return {name.split("/")[1] for name in self.objects if "/" in name}
 
 
+def tree_of(repository: Repository, found: Found, into: Path) -> Path:
+    """Restore an artifact into a folder, which is made."""
+    partial = Partial(into, len(found.manifest.frames))
+    try:
+        return repository.restore(found, partial)
+    finally:
+        partial.close()
+
+
 class Artifact:
     """A packed tree; artifacts of one content share their pack."""
 
@@ -106,8 +116,7 @@ class Artifact:
         found = repository.find(self.key)
         if not found:
             return False
-        into.mkdir()
-        return picture(repository.restore(found, into)) == picture(self.tree)
+        return picture(tree_of(repository, found, into)) == picture(self.tree)
 
 
 class Copying(Clocked):
@@ -308,9 +317,7 @@ def test_a_fetch_under_way_finds_the_pack_of_a_removed_artifact(yard: Yard) -> N
     yard.gc(ALL)
 
     assert yard.present == set() and made.pack not in yard.store.objects
-    into = yard.folder / "back"
-    into.mkdir()
-    assert picture(repository.restore(found, into)) == picture(made.tree)
+    assert picture(tree_of(repository, found, yard.folder / "back")) == picture(made.tree)
     assert repository.problems == []
 
 
@@ -373,6 +380,7 @@ def test_removing_everything_at_once_leaves_an_empty_store_that_works(yard: Yard
         ("v1/leases/thing/0a.json", "lease", 0.9, 1.1),
         ("v1/quarantine/v1.packs.x.1.2", "quarantine", 29, 31),
         ("v1/gc/00.json", "mark", 0.9, 1.1),
+        ("v1/wanted/thing/0a.json", "wanted", 89, 91),
         (f"v1/siblings/thing/0a/{key().hash}.json", "hint", 0.9, 1.1),
         (f"v1/pins/thing/{key().hash}/forever.0a.json", "pin", 0.9, 1.1),
         (f"v1/pins/thing/{key().hash}/3.0a.json", "pin", 0.9, 3.1),
@@ -710,8 +718,7 @@ def test_a_bucket_is_collected_in_two_runs_and_readers_find_what_was_moved(
     time.sleep(2.5)
     first = folder_gc(store, tmp_path / "home", Rules(older_than=0, grace=moment))
     assert [(one.kind, one.hash) for one in first] == [("artifact", made[0].key.hash)]
-    (tmp_path / "late").mkdir()
-    assert picture(repository.restore(found, tmp_path / "late")) == picture(made[0].tree)
+    assert picture(tree_of(repository, found, tmp_path / "late")) == picture(made[0].tree)
 
     time.sleep(2.5)
     second = folder_gc(store, tmp_path / "home", Rules(grace=moment))
