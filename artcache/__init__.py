@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .errors import ArtcacheError
     from .events import Observer
     from .key import Key
-    from .recipe import BuildContext, Recipe, Request, SmokeContext, Variant, make_recipe
+    from .recipe import BuildContext, Recipe, Request, SmokeContext, Tool, Variant, make_recipe
     from .toolchain import CudaVersion, GpuArch, HostFacts
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Recipe",
     "Request",
     "SmokeContext",
+    "Tool",
     "Variant",
     "build",
     "fetch",
@@ -53,6 +54,7 @@ _ROOMS = {
     "Recipe": "recipe",
     "Request": "recipe",
     "SmokeContext": "recipe",
+    "Tool": "recipe",
     "Variant": "recipe",
     "build": "api",
     "fetch": "api",

@@ -96,8 +96,7 @@ def default() -> Cache:
     watched = tuple(
         os.environ.get(name)
         for name in (
-            *("ARTCACHE_DIR", "ARTCACHE_STORES", "ARTCACHE_ARCH", "ARTCACHE_CUDA"),
-            *("ARTCACHE_BACKFILL", "ARTCACHE_WRITE_POLICY"),
+            *config.VARIABLES,
             *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME"),
         )
     )

@@ -15,6 +15,10 @@ from .errors import BadConfig, UsageError
 from .store import StoreSpec, WritePolicy
 
 PROJECT_FILE = "artcache.toml"
+VARIABLES = tuple(
+    f"ARTCACHE_{name}" for name in "DIR STORES BACKFILL WRITE_POLICY ARCH CUDA".split()
+)
+"""Every variable that anything here reads."""
 _KEYS = ("dir", "stores", "backfill", "write_policy")
 _STORE_KEYS = ("url", "mode", "public", "backfill")
 _POLICIES = get_args(WritePolicy)
@@ -45,7 +49,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     """
     environ = os.environ if environ is None else environ
     found: dict[str, Any] = {
-        "dir": _default_home(environ), "stores": (), "backfill": False, "write_policy": "ignore",
+        "dir": default_home(environ), "stores": (), "backfill": False, "write_policy": "ignore",
     }  # fmt: skip
     origins = dict.fromkeys(found, "default")
     for path in files(environ, cwd):
@@ -117,13 +121,24 @@ def files(environ: Mapping[str, str], cwd: str | None = None) -> list[str]:
     A project file that somebody else owns is left out: anyone may put one into
     a shared folder such as /tmp, and it decides where programs come from.
     """
+    user, *projects = _places(environ, cwd)
+    first = next((path for path in projects if _ours(path)), None)
+    return [path for path in (user, first) if path and _ours(path)]
+
+
+def foreign_files(environ: Mapping[str, str], cwd: str | None = None) -> list[str]:
+    """Those that exist and are left out, since somebody else owns them."""
+    return [path for path in _places(environ, cwd) if os.path.isfile(path) and not _ours(path)]
+
+
+def _places(environ: Mapping[str, str], cwd: str | None) -> list[str]:
+    """The user's file, then the project's, the nearest first. They need not exist."""
     found = [f"{_base('XDG_CONFIG_HOME', '~/.config', environ)}/artcache/config.toml"]
     folder = (cwd or _cwd()).rstrip("/") + "/"
     while folder:
         folder = folder.rpartition("/")[0]
         found.append(f"{folder}/{PROJECT_FILE}")
-    first = next((path for path in found[1:] if _ours(path)), None)
-    return [path for path in (found[0], first) if path and _ours(path)]
+    return found
 
 
 def _ours(path: str) -> bool:
@@ -140,7 +155,8 @@ def _cwd() -> str:
         return ""
 
 
-def _default_home(environ: Mapping[str, str]) -> Path:
+def default_home(environ: Mapping[str, str]) -> Path:
+    """Where the home is if nothing says it."""
     return Path(_base("XDG_CACHE_HOME", "~/.cache", environ), "artcache")
 
 

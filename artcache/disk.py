@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import LocalDisk
 
@@ -139,3 +141,38 @@ def write_at(file: Path, offset: int, data: bytes) -> None:
             done += os.pwrite(handle, memoryview(data)[done:], offset + done)
     finally:
         os.close(handle)
+
+
+class Mount(NamedTuple):
+    """What is mounted where a folder is."""
+
+    point: str
+    kind: str
+    """`ext4`, `tmpfs`, `fuse.drive`."""
+    options: frozenset[str]
+    """Of the mount and of its file system: `ro`, `noexec`."""
+
+
+def mount_of(folder: Path) -> Mount | None:
+    """The longest mount point above `folder`, which need not exist; None if unknown."""
+    real = os.fsencode(os.path.realpath(folder))
+    best, found = b"", None
+    try:
+        with open("/proc/self/mountinfo", "rb") as table:
+            for line in table:
+                left, _, right = line.partition(b" - ")
+                words = left.split(b" ")
+                point = _unescaped(words[4])
+                if len(point) >= len(best) and (real + b"/").startswith(point.rstrip(b"/") + b"/"):
+                    kind, _, super_options = right.split(b" ")[:3]
+                    options = os.fsdecode(words[5] + b"," + super_options.strip()).split(",")
+                    best = point
+                    found = Mount(os.fsdecode(point), kind.decode(), frozenset(options))
+    except (OSError, IndexError, ValueError):
+        return None
+    return found
+
+
+def _unescaped(point: bytes) -> bytes:
+    """The kernel writes a space in a path as `\\040`."""
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), point)

@@ -109,6 +109,16 @@ class SmokeContext(NamedTuple):
     runner: Runner
 
 
+class Tool(NamedTuple):
+    """A program that builds of a recipe call."""
+
+    program: str
+    package: str
+    """Debian's, that holds it."""
+    when: str = ""
+    """Which builds: `--source debian`; empty: all."""
+
+
 class Recipe:
     """Base class. Override `key_fields` and `build`; the rest has defaults."""
 
@@ -124,6 +134,12 @@ class Recipe:
     """False: its artifacts are never published to a store that is marked public."""
     licence: str = ""
     """What forbids it, for the message: `NVIDIA's licence of cuDNN`."""
+    requires: Sequence[Tool] = ()
+    """For `artcache doctor`; a build that misses one says so itself."""
+    pack_bytes: int = 0
+    """What a usual pack of it takes, for estimates; 0: little."""
+    tree_bytes: int = 0
+    """What a usual tree of it takes on disk; 0: little."""
 
     def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
         """What could serve this request, best first.

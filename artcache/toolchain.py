@@ -220,7 +220,7 @@ class HostFacts(NamedTuple):
     cuda_override: CudaVersion | None = None
     """From `ARTCACHE_CUDA`."""
     service: str = ""
-    """`colab`, `kaggle` or empty."""
+    """`colab`, `kaggle`, `codespaces`..., see `detect.service`; or empty."""
     notes: tuple[str, ...] = ()
     """What was found broken, for `artcache host`."""
     glibcxx: str | None = None

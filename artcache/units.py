@@ -1,4 +1,4 @@
-"""Sizes such as `5G` and ages such as `30d`, as people write them. For every room."""
+"""Sizes such as `5G` and ages such as `30d`, as people write and read them. For every room."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ def parse_age(text: str) -> float:
     else:
         hint = "write it like 12h, 30d or 2w"
     raise UsageError(f"{text!r} is no age", hint=hint)
+
+
+def human_size(count: float) -> str:
+    """Bytes in SI units: `1.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """`3 ms`, `8.6 s`, `2 min 5 s`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

@@ -49,6 +49,7 @@ class CudaRecipe(Recipe):
     program = "bin/nvcc"
     redistributable = False
     licence = LICENCE
+    tree_bytes = 1400 * 10**6
 
     def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
         """The machine's toolkit if it fits, without making anything; else the wheels'."""

@@ -75,6 +75,8 @@ class CudnnRecipe(Recipe):
     options = {"CUDA": "The major version of CUDA that it is for; --cuda 12.8 says it too"}  # noqa: RUF012
     redistributable = False
     licence = "NVIDIA's licence of cuDNN"
+    pack_bytes = 618 * 10**6
+    tree_bytes = 1005 * 10**6
 
     def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
         """The tarball that was named; else the machine's own if it fits, and then the wheel."""

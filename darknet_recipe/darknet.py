@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from artcache.errors import UsageError
 from artcache.key import Key
-from artcache.recipe import BuildContext, Recipe, Request, SmokeContext, Supplier, Variant
+from artcache.recipe import BuildContext, Recipe, Request, SmokeContext, Supplier, Tool, Variant
 from artcache.toolchain import HostFacts
 
 from .flavours import Flavour, having
@@ -38,6 +38,14 @@ class DarknetRecipe(Recipe):
     version = "1"
     summary = "the darknet detector: AlexeyAB's, pjreddie's, hank-ai's, the Colab fork, or your own"
     options = MEANINGS
+    requires = (
+        Tool("gcc", "build-essential"),
+        Tool("g++", "build-essential"),
+        Tool("make", "build-essential"),
+        Tool("git", "git", "sources in git"),
+        Tool("cmake", "cmake", "--source hank-ai"),
+        Tool("dpkg-source", "dpkg-dev", "--source debian, the fallback"),
+    )
 
     def variants(self, host: HostFacts, request: Request, runner: Runner) -> Sequence[Variant]:
         """The source that was asked for; behind the default one, Debian's as a fallback."""

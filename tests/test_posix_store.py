@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from artcache import disk
 from artcache.disk import free_bytes
 from artcache.errors import (
     ObjectExists,
@@ -422,12 +423,12 @@ MOUNTS = """\
 def test_a_fuse_mount_is_known_by_the_longest_mount_point(
     monkeypatch: pytest.MonkeyPatch, folder: str, fuse: bool
 ) -> None:
-    monkeypatch.setattr(posix, "open", lambda *_: io.BytesIO(MOUNTS.encode()), raising=False)
+    monkeypatch.setattr(disk, "open", lambda *_: io.BytesIO(MOUNTS.encode()), raising=False)
     assert posix._is_fuse(Path(folder)) is fuse
 
 
 def test_without_a_table_of_mounts_a_folder_is_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posix, "open", lambda *_: io.BytesIO(b"\n"), raising=False)
+    monkeypatch.setattr(disk, "open", lambda *_: io.BytesIO(b"\n"), raising=False)
     assert posix._is_fuse(Path("/x")) is False
 
 

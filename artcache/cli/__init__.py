@@ -37,6 +37,7 @@ _COMMANDS = {
     "save": "transfer",
     "restore": "transfer",
     "host": "machine",
+    "doctor": "doctor",
     "recipes": "keys",
     "completion": "shell",
 }

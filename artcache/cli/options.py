@@ -16,6 +16,7 @@ from .output import Output
 if TYPE_CHECKING:
     from artcache.api import Cache
     from artcache.recipe import Request
+    from artcache.store import StoreSpec
     from artcache.toolchain import GpuArch
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -27,12 +28,20 @@ class Session:
     def __init__(self, output: Output, stores: Sequence[str], home: str | None) -> None:
         self.output = output
         self._stores = stores
-        self._home = home
+        self.home = home
+        """What `--dir` named."""
 
     @property
     def names_stores(self) -> bool:
         """Whether `--store` was given."""
         return bool(self._stores)
+
+    @property
+    def specs(self) -> list[StoreSpec]:
+        """What `--store` named. Raises `UsageError`."""
+        from artcache.config import parse_stores
+
+        return [spec for text in self._stores for spec in parse_stores(text)]
 
     @contextlib.contextmanager
     def cache(self, **settings: Any) -> Iterator[Cache]:
@@ -42,13 +51,11 @@ class Session:
             settings: Of `api.Cache`, where an option says it; None: as configured.
         """
         from artcache.api import Cache
-        from artcache.config import parse_stores
 
         from .show import TerminalObserver
 
-        specs = [spec for text in self._stores for spec in parse_stores(text)]
         observer = TerminalObserver(self.output)
-        cache = Cache(specs or None, home=self._home, observer=observer, **settings)
+        cache = Cache(self.specs or None, home=self.home, observer=observer, **settings)
         self._recover(str(cache.home.folder("pending")))
         try:
             yield cache

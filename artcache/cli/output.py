@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from artcache.errors import ArtcacheError
+from artcache.units import human_seconds as human_seconds
+from artcache.units import human_size as human_size
 
 SCHEMA = 1
 
@@ -190,24 +192,6 @@ def _traceback() -> None:
     import traceback
 
     traceback.print_exc(file=sys.stderr)
-
-
-def human_size(count: float) -> str:
-    """Bytes in SI units: `1.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """`3 ms`, `8.6 s`, `2 min 5 s`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def human_age(seconds: float) -> str:

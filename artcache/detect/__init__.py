@@ -30,6 +30,14 @@ _DRIVER_SIGNS = (
 """The kernel module, its devices, WSL, Colab, Jetson."""
 
 
+_SIGNED = {
+    "CODESPACES": "codespaces",
+    "GITHUB_ACTIONS": "github-actions",
+    "GITLAB_CI": "gitlab-ci",
+}
+"""Variables that services set to `true`."""
+
+
 def host(
     root: Path = MACHINE,
     environ: Mapping[str, str] | None = None,
@@ -117,11 +125,19 @@ def libc(root: Path = MACHINE) -> str:
 
 
 def service(root: Path, environ: Mapping[str, str]) -> str:
-    """`colab`, `kaggle` or empty. Kaggle's image is made of Colab's, so it is asked first."""
+    """`colab`, `kaggle`, `sagemaker`, `codespaces`, `github-actions`, `gitlab-ci` or empty.
+
+    Kaggle's image is made of Colab's, so it is asked first.
+    """
     if "KAGGLE_KERNEL_RUN_TYPE" in environ or os.path.isdir(root / "kaggle/working"):
         return "kaggle"
     if "COLAB_RELEASE_TAG" in environ or os.path.isdir(root / "content/sample_data"):
         return "colab"
+    if os.path.isfile(root / "opt/ml/metadata/resource-metadata.json"):
+        return "sagemaker"
+    for name, signed in _SIGNED.items():
+        if environ.get(name) == "true":
+            return signed
     return ""
 
 

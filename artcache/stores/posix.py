@@ -14,7 +14,7 @@ import errno
 import fcntl
 import filecmp
 import os
-import re
+import pwd
 import shlex
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .. import digest
-from ..disk import fsync_folder
+from ..disk import fsync_folder, mount_of
 from ..errors import (
     ArtcacheError,
     Corrupt,
@@ -42,7 +42,6 @@ _GOOD_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.mergerfs", "fuseblk"})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _DRIVE = "/content/drive"
-_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class PosixStore:
@@ -58,6 +57,15 @@ class PosixStore:
     @property
     def url(self) -> str:
         return str(self._root)
+
+    @property
+    def identity(self) -> str:
+        """Who writes, and on what kind of file system."""
+        mount = mount_of(self._root)
+        who = f"user {os.geteuid()}"
+        with contextlib.suppress(KeyError):
+            who = f"user {pwd.getpwuid(os.geteuid()).pw_name}"
+        return f"{who} on {mount.kind} (mounted at {mount.point})" if mount else who
 
     @property
     def traits(self) -> StoreTraits:
@@ -352,20 +360,5 @@ def _same(path: Path, content: Content) -> bool:
 
 def _is_fuse(folder: Path) -> bool:
     """Whether the longest mount point above `folder` is a FUSE file system."""
-    real = os.fsencode(os.path.realpath(folder))
-    best, kind = b"", ""
-    try:
-        with open("/proc/self/mountinfo", "rb") as table:
-            for line in table:
-                left, _, right = line.partition(b" - ")
-                point = _ESCAPED.sub(_unescaped, left.split(b" ")[4])
-                if len(point) >= len(best) and (real + b"/").startswith(point.rstrip(b"/") + b"/"):
-                    best, kind = point, right.split(b" ")[0].decode()
-    except (OSError, IndexError):
-        return False
-    return kind.startswith("fuse") and kind not in _GOOD_FUSE
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    """The kernel writes a space in a path as `\\040`."""
-    return bytes([int(match[1], 8)])
+    mount = mount_of(folder)
+    return mount is not None and mount.kind.startswith("fuse") and mount.kind not in _GOOD_FUSE
