@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .key import Key, valid_hash, valid_recipe_name
+from .key import Key, canonical_json, valid_hash, valid_recipe_name
+from .manifest import FORMAT, READER
 
 ROOT = "artcache.json"
 MANIFESTS = "v1/manifests"
@@ -36,6 +37,11 @@ class Listed(NamedTuple):
     """Of the manifest, in bytes."""
     modified: float
     """Seconds since the epoch, by the store's clock."""
+
+
+def root_object(created: str) -> bytes:
+    """What `artcache.json` holds: for people, no reader needs it."""
+    return canonical_json({"artcache": FORMAT, "reader": READER, "created": created})
 
 
 def siblings_folder(key: Key) -> str:

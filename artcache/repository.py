@@ -29,11 +29,11 @@ from .errors import (
     UsageError,
 )
 from .frames import in_order
-from .key import Key, canonical_json
-from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed
+from .key import Key
+from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed, root_object
 from .layout import pack_name as pack_name
 from .layout import siblings_folder as siblings_folder
-from .manifest import FORMAT, MAX_BYTES, READER, Manifest, Pack
+from .manifest import MAX_BYTES, Manifest, Pack
 from .pack import Fetch, Progress, open_frame, unpack
 from .partial import Partial
 from .store import Abortable, Probed, Store
@@ -60,11 +60,6 @@ class Published:
     winner: Manifest
     durable: bool
     """False where the bytes may still wait on this machine (a mounted Drive)."""
-
-
-def root_object(created: str) -> bytes:
-    """What `artcache.json` holds: for people, no reader needs it."""
-    return canonical_json({"artcache": FORMAT, "reader": READER, "created": created})
 
 
 class Repository:
@@ -135,6 +130,9 @@ class Repository:
 
     def set_aside(self, name: str, why: str) -> None:
         """Quarantine an object, or say that it could not be done."""
+        if not self.store.traits.writable:
+            self.problems.append(f"{self.url}: {name} is corrupt ({why})")
+            return
         try:
             where = self.store.quarantine(name)
         except ObjectNotFound:
@@ -257,9 +255,11 @@ class Repository:
                 return into
             except (Corrupt, ObjectNotFound) as error:
                 failure = error  # once may be this machine's own accident
-        for pack, why in self.bad_packs(found.manifest).items():
+        bad = self.bad_packs(found.manifest)
+        for pack, why in bad.items():
             self.set_aside(pack_name(pack.blake3), why)
-        self.set_aside(found.name, str(failure))
+        if not bad or self.store.traits.writable:  # without its pack it is none
+            self.set_aside(found.name, str(failure))
         raise Corrupt(f"{self.url}: {failure}") from failure
 
     def fetch(self, pack: Pack, offset: int, length: int) -> bytes:

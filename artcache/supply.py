@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .home import Entry
     from .install import Tree
     from .key import Key
+    from .manifest import Manifest
     from .toolchain import HostFacts
 
 FOLDER = "lib"
@@ -49,8 +50,7 @@ def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
     manifest = entry.manifest()
     if judge(manifest, cache.host).outcome == NO:
         return []
-    missing = set(manifest.needs.sonames) - cache.libraries(manifest.needs.sonames)
-    sources, missing = _on_this_machine(cache.host, missing)
+    sources, missing = lacking(cache, manifest)
     suppliers = {name: recipe.supplier(name, entry.key) for name in sorted(missing)}
     wanted = list(dict.fromkeys(found for found in suppliers.values() if found))
     with ThreadPoolExecutor(max(1, len(wanted))) as pool:
@@ -61,6 +61,12 @@ def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
     return sorted(
         name for name, found in suppliers.items() if not found and not name.startswith(_DRIVER)
     )
+
+
+def lacking(cache: Cache, manifest: Manifest) -> tuple[list[Path], set[str]]:
+    """Folders of this machine with libraries that no loader finds, and what is in none."""
+    missing = set(manifest.needs.sonames) - cache.libraries(manifest.needs.sonames)
+    return _on_this_machine(cache.host, missing)
 
 
 def recorded(cache: Cache, entry: Entry) -> Iterator[Key]:

@@ -30,7 +30,7 @@ from artcache.errors import (
 from artcache.stores import open_store, zipped
 from artcache.stores.archive import ArchiveStore, ArchiveWriter
 from tests.store_contract import UNSAFE, names
-from tests.world import small_disk
+from tests.world import python, small_disk
 
 OBJECTS = {
     "artcache.json": b"{}",
@@ -217,6 +217,25 @@ def test_until_it_is_finished_there_is_nothing(tmp_path: Path) -> None:
         writer.create(PACK, b"x")
         assert not (tmp_path / "a.artcache").exists()
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_s_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.artcache"
+    code = """
+import os, sys, signal
+from pathlib import Path
+from artcache.stores.archive import ArchiveWriter
+ArchiveWriter(Path(sys.argv[1])).create("v1/x", bytes(1000))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    python(code, path).wait(30)
+    (left,) = os.listdir(tmp_path)
+    with ArchiveWriter(path, overwrite=True) as living:
+        assert left not in os.listdir(tmp_path)
+        pid = os.getpid()
+        (living._temporary).rename(tmp_path / f".a.artcache.saving-{pid + 1}")
+        written(path)
+        assert f".a.artcache.saving-{pid + 1}" in os.listdir(tmp_path)
 
 
 def test_a_file_in_the_way_stays_unless_it_is_to_be_replaced(archive: Path) -> None:
@@ -416,7 +435,7 @@ def test_what_was_put_before_it_is_refused(archive: Path) -> None:
 
 def test_no_cut_file_is_an_archive(archive: Path) -> None:
     whole = archive.read_bytes()
-    for length in range(0, len(whole), 7):
+    for length in [*range(0, len(whole), 997), *range(len(whole) - 600, len(whole), 7)]:
         archive.write_bytes(whole[:length])
         refused(archive)
 

@@ -290,12 +290,37 @@ def test_the_libraries_that_it_runs_with_go_along(world: World, tmp_path: Path) 
     list(save(cache, chosen, file))
 
     away, place = world.cache("b"), open_archive(file)
-    list(pull(away, with_libraries(away, choose(away, [place], ["whole"], ASKED))))
+    list(pull(away, with_libraries(away, choose(away, [place], ["whole"], ASKED), here=True)))
     built = type(away.recipe("part")).built
     done = away.fetch("whole", build="never")
 
     assert run(done.path / "whole") == 42
     assert type(away.recipe("part")).built == built
+
+
+def test_a_machine_that_has_them_gets_none(world: World, tmp_path: Path) -> None:
+    cache, file = world.cache("a"), tmp_path / "a.artcache"
+    cache.fetch("whole")
+    list(save(cache, choose(cache, [None], (), ASKED), file))
+    away, place = world.cache("b"), open_archive(file)
+    chosen = choose(away, [place], ["whole"], ASKED)
+
+    assert len(with_libraries(away, chosen, here=True)) == 2
+    world.present.add("libartcachepart.so.1")
+    assert len(with_libraries(away, chosen, here=True)) == 1
+    old = world.cache("b", host=artcache.HostFacts(libc="glibc2.0"))  # it cannot run there
+    assert len(with_libraries(old, chosen, here=True)) == 1
+
+
+def test_libraries_that_are_not_there_are_noted(world: World) -> None:
+    cache = world.cache("a")
+    world.present.add("libartcachepart.so.1")
+    cache.fetch("whole")
+    notes: list[str] = []
+    cache.observer.note = notes.append  # type: ignore[method-assign]
+    chosen = with_libraries(cache, choose(cache, [None], ["whole"], ASKED))
+    assert len(chosen) == 1
+    assert "needs libartcachepart.so.1 of part, which is not in the home" in notes[0]
 
 
 def test_also_those_that_it_never_ran_with_here(world: World, tmp_path: Path) -> None:
@@ -500,6 +525,27 @@ def test_a_damaged_file_restores_nothing(machine: Machine) -> None:
     built = machine.run("fetch", "toy", "--store", "a.artcache", **away)
     assert built.code == 0
     assert built.err.count("warning:") == 1
+
+
+def test_a_damaged_pack_in_a_file_is_one_warning_and_the_rest_is_restored(
+    machine: Machine,
+) -> None:
+    machine.run("fetch", "toy")
+    machine.run("fetch", "toy", "--ref", "2", "--set", "WORD=two")
+    machine.run("save", "a.artcache", "--all")
+    file = machine.work / "a.artcache"
+    data = bytearray(file.read_bytes())
+    data[data.index(b".pack") + 10] ^= 1
+    file.write_bytes(data)
+    away = {"ARTCACHE_DIR": str(machine.folder / "away")}
+
+    verified = machine.run("verify", "--deep", "--store", "a.artcache", **away)
+    assert verified.code == 5
+    done = machine.run("restore", "a.artcache", **away)
+    assert done.code == 5
+    assert done.out.count("restored from") == 1
+    assert done.err.count(".pack is corrupt") == 1
+    assert "1 of 2 artifacts failed" in done.err
 
 
 def test_a_file_is_not_replaced_unless_it_is_said(machine: Machine) -> None:

@@ -20,7 +20,7 @@ from artcache.errors import (
     StoreDenied,
     StoreUnavailable,
 )
-from artcache.key import Key
+from artcache.key import Key, canonical_json
 from artcache.manifest import Manifest
 from artcache.partial import Partial
 from artcache.repository import Found, Published, Repository, pack_name, siblings_folder
@@ -297,7 +297,7 @@ def damaged(artifact: Artifact, how: str) -> bytes:
         return Manifest(Key({"recipe": "other"}), ()).to_bytes()
     if how == "no pack":
         body = json.loads(data)
-        return room.canonical_json({**body, "packs": [], "frames": []})
+        return canonical_json({**body, "packs": [], "frames": []})
     return data.replace(b'"commit":"1"', b'"commit":"2"')  # "edited": the hash does not fit
 
 

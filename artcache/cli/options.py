@@ -76,7 +76,7 @@ class Session:
             self.output.note(line)
 
 
-def _with_options(
+def with_options(
     function: _F, wrapper: Callable[..., Any], options: Iterable[Callable[[Any], Any]]
 ) -> _F:
     """`wrapper` in the place of `function`, with the options that it turns into one argument."""
@@ -130,7 +130,7 @@ def common(function: _F) -> _F:
         click.option("--no-progress", is_flag=True, help="No progress on stderr."),
         click.option("--debug", is_flag=True, help="Show tracebacks."),
     )
-    return _with_options(function, wrapper, options)
+    return with_options(function, wrapper, options)
 
 
 def asking(function: _F) -> _F:
@@ -169,7 +169,7 @@ def asking(function: _F) -> _F:
             help="A recipe's option.",
         ),
     )
-    return _with_options(function, wrapper, options)
+    return with_options(function, wrapper, options)
 
 
 def make_request(
@@ -218,14 +218,14 @@ def _cuda(text: str | None) -> str | None:
 
 
 def recipe_argument(function: _F) -> _F:
-    return click.argument("recipe", shell_complete=_recipe_names)(function)
+    return click.argument("recipe", shell_complete=recipe_names)(function)
 
 
 def optional_recipe(function: _F) -> _F:
-    return click.argument("recipe", required=False, shell_complete=_recipe_names)(function)
+    return click.argument("recipe", required=False, shell_complete=recipe_names)(function)
 
 
-def _recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from artcache.recipe import installed
 
     return [name for name in installed() if name.startswith(incomplete)]

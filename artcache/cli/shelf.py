@@ -137,7 +137,7 @@ def verify_command(
             results.append({**_row(row), "sound": not verdict.problem, "problem": verdict.problem})
     if bad:
         raise Corrupt(
-            f"{bad} of {len(results)} artifacts were corrupt and are out of the way now",
+            f"{bad} of {len(results)} artifacts were corrupt",
             hint="`artcache fetch` makes them anew",
         )
     if silent := [tier.url for tier in cache.tiers if deep and tier.down]:

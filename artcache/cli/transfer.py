@@ -6,13 +6,13 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from artcache.errors import UsageError
 
-from .options import Session, asking, common
+from .options import Session, asking, common, recipe_names, with_options
 from .output import error_members, human_size
 
 if TYPE_CHECKING:
@@ -26,26 +26,75 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _DONE = {"push": "pushed to", "pull": "pulled from", "save": "saved in", "restore": "restored from"}
 
 
+class _Choice(NamedTuple):
+    """Which artifacts the user means."""
+
+    targets: tuple[str, ...]
+    request: Request
+    everything: bool
+    recipe: str | None
+    libraries: bool
+
+    @property
+    def empty(self) -> bool:
+        return not (self.targets or self.everything or self.recipe)
+
+    def check(self) -> None:
+        """Raises `UsageError`."""
+        if self.empty:
+            raise UsageError(
+                "which artifacts?",
+                hint="name recipes or the first digits of hashes, or say --all or --recipe NAME",
+            )
+        if self.targets and (self.everything or self.recipe):
+            raise UsageError("name artifacts, or say --all or --recipe NAME, not both")
+
+    def among(
+        self, cache: Cache, places: Sequence[Tier | None], *, here: bool = False
+    ) -> list[Chosen]:
+        """Those of `places` (None: the home).
+
+        Args:
+            here: They are for this machine, which may have some libraries by itself.
+        """
+        from artcache.transfer.choose import choose, with_libraries
+
+        chosen = choose(cache, places, self.targets, self.request, recipe=self.recipe)
+        if self.libraries and (self.targets or self.recipe):
+            return with_libraries(cache, chosen, here=here)
+        return chosen
+
+
 def _choosing(function: _F) -> _F:
-    """Which artifacts: arguments and options of all four commands."""
-    for option in (
-        click.option("--recipe", metavar="NAME", help="All artifacts of this recipe."),
+    """Which artifacts: the arguments and options of all four commands, as one `choice`."""
+
+    def wrapper(
+        targets: tuple[str, ...],
+        request: Request,
+        everything: bool,
+        recipe: str | None,
+        libraries: bool,
+        **rest: Any,
+    ) -> Any:
+        return function(choice=_Choice(targets, request, everything, recipe, libraries), **rest)
+
+    options = (
+        click.argument("targets", nargs=-1, metavar="[TARGET]...", shell_complete=recipe_names),
         click.option("--all", "everything", is_flag=True, help="All artifacts."),
+        click.option("--recipe", metavar="NAME", help="All artifacts of this recipe."),
+        click.option(
+            "--libraries/--no-libraries",
+            default=True,
+            help="Also the artifacts whose shared libraries they need (default: yes).",
+        ),
         asking,
-        click.argument("targets", nargs=-1, metavar="[TARGET]..."),
-    ):
-        function = option(function)
-    return function
+    )
+    return with_options(function, wrapper, options)
 
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
 _from = click.option(
     "--from", "origin", metavar="URL", help="Copy from this store instead of from the home."
-)
-_libraries = click.option(
-    "--libraries/--no-libraries",
-    default=True,
-    help="Also the artifacts whose shared libraries they need (default: yes).",
 )
 
 
@@ -53,57 +102,37 @@ _libraries = click.option(
 @_choosing
 @click.option("--to", "target", metavar="URL", help="The store; default: the first configured.")
 @_from
-@_libraries
 @_dry_run
 @common
 def push_command(
-    session: Session,
-    targets: tuple[str, ...],
-    request: Request,
-    everything: bool,
-    recipe: str | None,
-    target: str | None,
-    origin: str | None,
-    libraries: bool,
-    dry_run: bool,
+    session: Session, choice: _Choice, target: str | None, origin: str | None, dry_run: bool
 ) -> int:
     """Copy artifacts from the home to a store. TARGET is a recipe or the first digits of a hash."""
     from artcache.transfer.send import push
 
-    _check_choice(targets, everything, recipe)
+    choice.check()
     with session.cache() as cache:
-        to = cache.tier(target) if target else _first(cache.writers(), "--to URL")
+        to = cache.tier(target) if target else _first(_writable(cache), "--to URL")
         if not to.writes:
             raise UsageError(f"{to.url} is configured as read-only", hint="name another with --to")
-        place = cache.tier(origin) if origin else None
-        chosen = _chosen(cache, [place], targets, request, recipe, libraries and not everything)
+        chosen = choice.among(cache, [cache.tier(origin) if origin else None])
         return _tell(session, push(cache, chosen, to, dry_run=dry_run))
 
 
 @click.command("pull")
 @_choosing
 @click.option("--from", "origin", metavar="URL", help="The store; default: the configured ones.")
-@_libraries
 @_dry_run
 @common
-def pull_command(
-    session: Session,
-    targets: tuple[str, ...],
-    request: Request,
-    everything: bool,
-    recipe: str | None,
-    origin: str | None,
-    libraries: bool,
-    dry_run: bool,
-) -> int:
+def pull_command(session: Session, choice: _Choice, origin: str | None, dry_run: bool) -> int:
     """Copy artifacts from a store into the home. TARGET is a recipe or a hash's first digits."""
     from artcache.transfer.send import pull
 
-    _check_choice(targets, everything, recipe)
+    choice.check()
     with session.cache() as cache:
         places = [cache.tier(origin)] if origin else cache.readers()
         _first(places, "--from URL")
-        chosen = _chosen(cache, places, targets, request, recipe, libraries and not everything)
+        chosen = choice.among(cache, places, here=True)
         return _tell(session, pull(cache, chosen, dry_run=dry_run))
 
 
@@ -111,19 +140,10 @@ def pull_command(
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @_choosing
 @_from
-@_libraries
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @common
 def save_command(
-    session: Session,
-    file: str,
-    targets: tuple[str, ...],
-    request: Request,
-    everything: bool,
-    recipe: str | None,
-    origin: str | None,
-    libraries: bool,
-    force: bool,
+    session: Session, file: str, choice: _Choice, origin: str | None, force: bool
 ) -> int:
     """Write artifacts into FILE (name it *.artcache; `-`: stdout), for `artcache restore`.
 
@@ -132,12 +152,11 @@ def save_command(
     """
     from artcache.transfer.archive import save
 
-    _check_choice(targets, everything, recipe)
+    choice.check()
     if file == "-" and (session.output.as_json or sys.stdout.isatty()):
         raise UsageError("an archive on stdout needs a pipe or file, and leaves no room for JSON")
     with session.cache() as cache, _written(cache, file) as path:
-        place = cache.tier(origin) if origin else None
-        chosen = _chosen(cache, [place], targets, request, recipe, libraries and not everything)
+        chosen = choice.among(cache, [cache.tier(origin) if origin else None])
         say = session.output.note if file == "-" else None
         code = _tell(session, save(cache, chosen, path, overwrite=force), say)
     if file != "-" and not file.endswith(".artcache"):
@@ -148,62 +167,29 @@ def save_command(
 @click.command("restore")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @_choosing
-@_libraries
 @_dry_run
 @common
-def restore_command(
-    session: Session,
-    file: str,
-    targets: tuple[str, ...],
-    request: Request,
-    everything: bool,
-    recipe: str | None,
-    libraries: bool,
-    dry_run: bool,
-) -> int:
+def restore_command(session: Session, file: str, choice: _Choice, dry_run: bool) -> int:
     """Bring what `artcache save` wrote into FILE (`-`: stdin) into the home: TARGETs, or all."""
     from artcache.transfer.archive import open_archive
     from artcache.transfer.send import pull
 
-    if targets:
-        _check_choice(targets, everything, recipe)
+    if not choice.empty:
+        choice.check()
     with session.cache() as cache, _readable(cache, file) as path:
-        place = open_archive(path)
-        chosen = _chosen(cache, [place], targets, request, recipe, libraries and not everything)
+        chosen = choice.among(cache, [open_archive(path)], here=True)
         return _tell(session, pull(cache, chosen, dry_run=dry_run))
 
 
-# -- what is meant ------------------------------------------------------------------------
-
-
-def _check_choice(targets: Sequence[str], everything: bool, recipe: str | None) -> None:
-    if bool(targets) + everything + bool(recipe) == 0:
-        raise UsageError(
-            "which artifacts?",
-            hint="name recipes or the first digits of hashes, or say --all or --recipe NAME",
-        )
-    if targets and (everything or recipe):
-        raise UsageError("name artifacts, or say --all or --recipe NAME, not both")
+def _writable(cache: Cache) -> list[Tier]:
+    """Not those that can only be read by their nature (https, an archive)."""
+    return [tier for tier in cache.writers() if tier.repository.store.traits.writable]
 
 
 def _first(tiers: Sequence[Tier], option: str) -> Tier:
     if not tiers:
         raise UsageError("no store is configured for that", hint=f"say which with {option}")
     return tiers[0]
-
-
-def _chosen(
-    cache: Cache,
-    places: Sequence[Tier | None],
-    targets: Sequence[str],
-    request: Request,
-    recipe: str | None,
-    libraries: bool,
-) -> list[Chosen]:
-    from artcache.transfer.choose import choose, with_libraries
-
-    chosen = choose(cache, places, targets, request, recipe=recipe)
-    return with_libraries(cache, chosen) if libraries else chosen
 
 
 # -- files that are pipes -----------------------------------------------------------------

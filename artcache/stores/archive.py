@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import fcntl
 import os
 import threading
 import zlib
@@ -149,8 +150,10 @@ class ArchiveStore(_Archive):
         with self._opening:
             if self._file is None:
                 try:
-                    file = self._path.open("rb")
-                    self._index = zipped.read_index(file.fileno(), self.url)
+                    with contextlib.ExitStack() as stack:
+                        file = stack.enter_context(self._path.open("rb"))
+                        self._index = zipped.read_index(file.fileno(), self.url)
+                        stack.pop_all()
                 except OSError as error:
                     words = f"{self.url} cannot be read: {error.strerror}"
                     raise StoreUnavailable(words) from error
@@ -175,11 +178,15 @@ class ArchiveWriter(_Archive):
         super().__init__(path)
         self._overwrite = overwrite
         self._refuse_existing()
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        begin = f".{self._path.name}.saving-"
+        self._temporary = self._path.with_name(f"{begin}{os.getpid()}")
         self._index: dict[str, Member] = {}
         self._end = 0
         with disk_errors(self._path.parent, doing="write the archive"):
+            self._sweep(begin)
             self._file = self._temporary.open("w+b", buffering=0)
+            with contextlib.suppress(OSError):  # a disk without locks keeps what was left
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @property
     def traits(self) -> StoreTraits:
@@ -237,6 +244,15 @@ class ArchiveWriter(_Archive):
             raise StoreUnavailable(f"{content!s} changed while it was read")
         _write(handle, zipped.local_header(name, size, crc), self._end)
         return size, crc
+
+    def _sweep(self, begin: str) -> None:
+        """Remove what killed writers of this file left: nobody holds a lock on it."""
+        for name in os.listdir(self._path.parent):
+            if name.startswith(begin):
+                left = self._path.with_name(name)
+                with contextlib.suppress(OSError), left.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    left.unlink()
 
     def _refuse_existing(self) -> None:
         if not self._overwrite and os.path.lexists(self._path):

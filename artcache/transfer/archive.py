@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..layout import ROOT
-from ..repository import root_object
+from ..layout import ROOT, root_object
 from ..stores.archive import ArchiveStore, ArchiveWriter
 from ..tier import Tier
 from .choose import Chosen

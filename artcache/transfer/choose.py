@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import ArtcacheError, Corrupt, NewerFormat, UnknownRecipe, UsageError
-from ..supply import recorded
+from ..compat import NO
+from ..errors import ArtcacheError, Corrupt, NewerFormat, OverLimit, UnknownRecipe, UsageError
+from ..match import judge
+from ..supply import lacking, recorded
 from ..survey import is_digits, only_one
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def keys_in(
             try:
                 if manifest := place.repository.read(listed):
                     yield manifest.key
-            except NewerFormat as error:
+            except (NewerFormat, OverLimit) as error:
                 cache.observer.warn(str(error))
     cache.tell_problems(place)
 
@@ -113,32 +115,38 @@ def manifest_in(cache: Cache, place: Tier | None, key: Key) -> Manifest | None:
 # -- what it needs to run -----------------------------------------------------------------
 
 
-def with_libraries(cache: Cache, chosen: Sequence[Chosen]) -> list[Chosen]:
+def with_libraries(cache: Cache, chosen: Sequence[Chosen], *, here: bool = False) -> list[Chosen]:
     """With the artifacts of the same place whose shared libraries these need.
 
     What is needed and is not there is noted, and missing at the other end.
+
+    Args:
+        here: They are meant for this machine, and what it has by itself is left out.
     """
     found = {one.key: one for one in chosen}
     todo = list(chosen)
     while todo:
         one = todo.pop()
-        for key in _libraries(cache, one):
+        for key in _libraries(cache, one, here):
             if key not in found:
                 found[key] = Chosen(key, one.place, named=False)
                 todo.append(found[key])
     return list(found.values())
 
 
-def _libraries(cache: Cache, one: Chosen) -> Iterator[Key]:
+def _libraries(cache: Cache, one: Chosen, here: bool) -> Iterator[Key]:
     manifest = manifest_in(cache, one.place, one.key)
     if not manifest or not manifest.needs.sonames:
         return
-    seen = set()
+    needed, seen = set(manifest.needs.sonames), set()
+    if here:
+        runs = judge(manifest, cache.host).outcome != NO
+        needed = lacking(cache, manifest)[1] if runs else set()
     if one.place is None and (entry := cache.from_home(one.key)):
         for key in recorded(cache, entry):
             seen.add(key.recipe)
             yield key
-    for name in sorted(manifest.needs.sonames):
+    for name in sorted(needed):
         supplier = _supplier(cache, one.key, name)
         if not supplier or supplier.recipe in seen:
             continue
