@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _MOST_READ = 500
 """Manifests of one store that an explanation reads at most, the newest first."""
+_MOST_LISTED = 10_000
+"""Names among which it looks for these: a bucket sends a thousand at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def store_rows(
     """A store's artifacts as they are read, several at once where reading means waiting.
 
     Args:
-        most: Read at most so many manifests, the newest.
+        most: Read at most so many manifests, the newest of those that come first.
         prefix: Only those whose hash begins so; no other manifest is read.
     """
     try:
@@ -140,7 +143,9 @@ def store_rows(
             one for one in repository.manifests(recipe) if one.hash.startswith(prefix)
         )
         if most is not None:
-            listed = heapq.nlargest(most, listed, key=lambda found: found.modified)
+            listed = heapq.nlargest(
+                most, islice(listed, _MOST_LISTED), key=lambda found: found.modified
+            )
         held = pins.pinned(repository.store)
         for found, manifest in repository.read_all(listed):
             if isinstance(manifest, ArtcacheError):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import hit, measure, rebuild, report, restore
+from . import hit, many, measure, rebuild, report, restore
 from .inputs import work_folder
 
 TASKS: dict[str, Callable[[Path], measure.Task]] = {
@@ -16,6 +16,7 @@ TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "restore": restore.restore,
     "publish": restore.publish,
     "rebuild": rebuild.rebuild,
+    "many": many.many,
 }
 
 

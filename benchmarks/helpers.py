@@ -78,6 +78,39 @@ def library(home: str) -> None:
     print(json.dumps(told))
 
 
+def many_publish(tree: str, store: str, home: str) -> None:
+    """Publish the one real artifact of a store of many."""
+    artcache.Cache([store], home=home).build(copying("many", Path(tree)))
+    print("null")
+
+
+def many_fields(tree: str) -> None:
+    """The fields of its key."""
+    cache = artcache.Cache([], home="/nowhere")
+    print(json.dumps(dict(cache.variants(copying("many", Path(tree)))[0].key.fields)))
+
+
+def many_hit(tree: str, store: str, home: str) -> None:
+    """Fetch it into an empty home; prints seconds."""
+    _fetch_of_many(tree, store, home, origin=store)
+
+
+def many_miss(tree: str, store: str, home: str) -> None:
+    """Fetch what the store does not have; prints seconds."""
+    other = Path(home, "other")
+    other.mkdir(parents=True)
+    (other / "program").write_bytes(Path(tree, "program").read_bytes())
+    _fetch_of_many(str(other), store, home, origin="built")
+
+
+def _fetch_of_many(tree: str, store: str, home: str, *, origin: str) -> None:
+    cache = artcache.Cache([f"read:{store}"], home=home)
+    start = time.perf_counter()
+    done = cache.fetch(copying("many", Path(tree)))
+    print(time.perf_counter() - start)
+    assert done.origin == origin, done
+
+
 def _hit(request: artcache.Request) -> float:
     start = time.perf_counter()
     done = artcache.fetch("darknet", request, build="never")
@@ -87,5 +120,6 @@ def _hit(request: artcache.Request) -> float:
 
 
 if __name__ == "__main__":
-    jobs = {job.__name__: job for job in (restore, floor, publish, library)}
+    listed = (restore, floor, publish, library, many_publish, many_fields, many_hit, many_miss)
+    jobs = {job.__name__: job for job in listed}
     jobs[sys.argv[1]](*sys.argv[2:])
