@@ -27,6 +27,9 @@ _OURS = {
     errno.ENAMETOOLONG: "a path is too long for this file system",
 }
 
+_KEEP_SIZE = 1
+"""`FALLOC_FL_KEEP_SIZE`: a file is as long as what was written to it."""
+
 
 @contextlib.contextmanager
 def disk_errors(where: Path, *, doing: str, needed: int = 0) -> Iterator[None]:
@@ -70,6 +73,26 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def reserve(handle: int, length: int) -> None:
+    """Have the disk set room aside for a new file, if it can: writing is then quicker.
+
+    Raises:
+        OSError: there is no such room.
+    """
+    import ctypes
+
+    try:
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    except (OSError, AttributeError):
+        return
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    # Not os.posix_fallocate: where the file system cannot, it writes to every block.
+    if fallocate(handle, _KEEP_SIZE, 0, length) != 0:
+        number = ctypes.get_errno()
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(number, os.strerror(number))
 
 
 def boot_id() -> str:

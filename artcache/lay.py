@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .disk import reserve
 from .errors import Corrupt
 from .frames import Digests, Segment
 from .manifest import File
@@ -50,7 +51,8 @@ class TreeWriter:
         for segment in row:
             if not self._digests.is_whole(segment):
                 if segment.start == 0:
-                    self._handles[segment.file] = self._create(segment.file)
+                    handle = self._handles[segment.file] = self._create(segment.file)
+                    reserve(handle, self._files[segment.file].size)
                 shared[segment.file] = self._handles[segment.file]
         return shared
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import zstandard
 
+from artcache.disk import reserve
 from artcache.frames import FRAME, Segment, segments
 from artcache.lay import PIECE, SMALL_PIECE, write_all
 from artcache.manifest import Frame, Manifest
@@ -24,6 +25,8 @@ def decode_and_write(manifest: Manifest, pack: Path, into: Path) -> None:
         path = into / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         targets.append(os.open(path, os.O_WRONLY | os.O_CREAT, file.mode))
+        if file.size > FRAME:
+            reserve(targets[-1], file.size)
     local, pieces = threading.local(), [PIECE]
 
     def work(item: tuple[Frame, list[Segment]]) -> None:

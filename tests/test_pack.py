@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ import zstandard
 
 from artcache import frames, lay, pack
 from artcache.digest import blake3, xxh3
+from artcache.disk import reserve
 from artcache.errors import BuildFailed, Corrupt, StoreUnavailable
 from artcache.manifest import File, Frame, Manifest, Pack
 from artcache.pack import open_frame, unpack
 from artcache.tree import scan
+from tests.install_fixtures import tmpfs  # noqa: F401
 from tests.making import SMALL, Tree, key, packed, picture, plant
 
 RANDOM = random.Random(7)
@@ -325,6 +328,22 @@ def test_a_file_that_changes_while_it_is_packed_fails_the_build(tmp_path: Path, 
     (tree / "a").write_bytes(now)
     with (tmp_path / "pack").open("wb") as out, pytest.raises(BuildFailed, match="a changed"):
         pack.write(tree, found, out)
+
+
+def test_a_full_disk_is_known_before_a_large_file_is_read(
+    tmp_path: Path,
+    tmpfs: Callable[[str], Path],  # noqa: F811
+) -> None:
+    manifest = packed(plant(tmp_path / "tree", {"a": bytes(9_000_000)}), tmp_path / "pack")
+    with pytest.raises(OSError) as refused:
+        unpack(manifest, lambda p, o, n: pytest.fail("it was read"), tmpfs("6m"))
+    assert refused.value.errno == errno.ENOSPC
+
+
+def test_room_is_set_aside_without_making_a_file_longer(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        reserve(file.fileno(), 1_000_000)
+        assert os.fstat(file.fileno()).st_size == 0
 
 
 # -- memory -------------------------------------------------------------------------------
