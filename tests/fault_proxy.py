@@ -123,6 +123,7 @@ def fault_proxy(upstream: str, *, tls: ssl.SSLContext | None = None) -> Iterator
 
 class _Handler(BaseHTTPRequestHandler):
     owner: FaultProxy
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
 
     def handle_one_request(self) -> None:

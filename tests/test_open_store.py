@@ -10,6 +10,7 @@ import pytest
 
 from artcache.errors import UsageError
 from artcache.stores import open_store
+from artcache.stores.gdrive import GDriveStore
 from artcache.stores.http import HttpStore
 from artcache.stores.posix import PosixStore
 from artcache.stores.remote import RemoteStore
@@ -24,6 +25,8 @@ from artcache.stores.remote import RemoteStore
         ("gcs://bucket", RemoteStore),
         ("GS://bucket/", RemoteStore),
         ("s3://bucket/a/folder/", RemoteStore),
+        ("gdrive://1aB_c-D/my folder/cache/", GDriveStore),
+        ("gdrive://root", GDriveStore),
         ("https://host.example/folder", HttpStore),
         ("http://host.example:8080", HttpStore),
     ],
@@ -50,6 +53,11 @@ def test_the_scheme_decides(url: str, kind: type) -> None:
         "s3://",
         "s3://x/a",
         "s3://bucket/.hidden",
+        "gdrive://",
+        "gdrive:///folder",
+        "gdrive://my folder/cache",
+        "gdrive://1aBcD/../other",
+        "gdrive://1aBcD/.hidden",
         "ftp://host/folder",
         "memory://x",
     ],
@@ -63,7 +71,11 @@ def test_a_url_that_means_nothing_is_a_usage_error_with_an_example(url: str) -> 
 
 @pytest.mark.parametrize(
     ("url", "module", "extra"),
-    [("gs://bucket", "gcsfs", "artcache[gcs]"), ("s3://bucket", "s3fs", "artcache[s3]")],
+    [
+        ("gs://bucket", "gcsfs", "artcache[gcs]"),
+        ("s3://bucket", "s3fs", "artcache[s3]"),
+        ("gdrive://1aBcD", "googleapiclient", "artcache[gdrive]"),
+    ],
 )
 def test_what_is_not_installed_is_said_with_the_way_to_it(
     monkeypatch: pytest.MonkeyPatch, url: str, module: str, extra: str

@@ -10,12 +10,14 @@ from urllib.parse import unquote
 from ..errors import UsageError
 from ..store import Store
 
+GDRIVE_ENDPOINT = "ARTCACHE_GDRIVE_ENDPOINT"
+"""Whatever speaks Drive's API, in place of Google's: Google itself has no such variable."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 def open_store(url: str) -> Store:
-    """The store at `url`: a folder's path or `file://`, `gs://`, `s3://`, or to be read only
-    `https://` and an archive (a path that ends in `.artcache`).
+    """The store at `url`: a folder's path or `file://`, `gs://`, `s3://`, `gdrive://`, or to be
+    read only `https://` and an archive (a path that ends in `.artcache`).
 
     Opening contacts nothing.
 
@@ -32,6 +34,8 @@ def open_store(url: str) -> Store:
         return _gcs(rest, url)
     if scheme == "s3":
         return _s3(rest, url)
+    if scheme == "gdrive":
+        return _gdrive(rest, url)
     if scheme in ("https", "http"):
         from .http import HttpStore
 
@@ -39,7 +43,8 @@ def open_store(url: str) -> Store:
     raise UsageError(
         f"{url!r}: no store is reached by {scheme}://",
         hint="a store is a folder (/content/drive/MyDrive/artcache), gs://bucket/folder,"
-        " s3://bucket/folder, or read-only https://host/folder and FILE.artcache",
+        " s3://bucket/folder, gdrive://FOLDER-ID/folder, or read-only https://host/folder"
+        " and FILE.artcache",
     )
 
 
@@ -73,6 +78,14 @@ def _s3(rest: str, url: str) -> Store:
     bucket, prefix = split("s3", rest, url)
     limits = Limits()
     return RemoteStore(url, S3Bucket(bucket, url, limits), prefix, limits=limits)
+
+
+def _gdrive(rest: str, url: str) -> Store:
+    _need("googleapiclient", "gdrive", url)
+    from .gdrive import GDriveStore, split
+
+    folder, prefix = split(rest, url)
+    return GDriveStore(url, folder, prefix, endpoint=os.environ.get(GDRIVE_ENDPOINT, ""))
 
 
 def _need(module: str, extra: str, url: str) -> None:

@@ -7,7 +7,6 @@ own HTTP file system shows neither, and takes a whole object for a range.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
@@ -18,13 +17,13 @@ from .faults import (
     Limits,
     Party,
     Passing,
-    Watch,
     by_status,
     only_ours,
     persist,
     spanned,
     unavailable,
 )
+from .web import Sessions, length_of, read_body
 
 if TYPE_CHECKING:
     import requests
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _WHOLE = 32 << 20
 """From a server without ranges an object up to this size is read whole for each."""
-_PIECE = 256 << 10
 
 
 class HttpStore:
@@ -56,7 +54,7 @@ class HttpStore:
         self._url = url
         self._base = url.rstrip("/")
         self._limits = limits or Limits()
-        self._local = threading.local()
+        self._sessions = Sessions()
         self._party = Party(url, "an anonymous reader", "ask its owner whether it is public")
 
     @property
@@ -80,7 +78,7 @@ class HttpStore:
     def get(self, name: str, *, limit: int) -> bytes:
         def attempt(number: int) -> bytes:
             with self._request("GET", name) as answer:
-                length = _length(answer)
+                length = length_of(answer)
                 if length is not None and length > limit:
                     raise OverLimit(
                         f"{self._url}: {name} has {length} bytes; at most {limit} are read"
@@ -111,7 +109,7 @@ class HttpStore:
     def size(self, name: str) -> int:
         def attempt(number: int) -> int:
             with self._request("HEAD", name) as answer:
-                length = _length(answer)
+                length = length_of(answer)
             if length is None:
                 raise StoreUnavailable(f"{self._url} does not tell the size of {name}")
             return length
@@ -156,13 +154,9 @@ class HttpStore:
         import requests
 
         url = f"{self._base}/{quote(checked_name(name))}"
-        session = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = requests.Session()  # not safe for several threads
-            session.headers["Accept-Encoding"] = "identity"
         timeout = (self._limits.connect, self._limits.stall)
         try:
-            answer: requests.Response = session.request(
+            answer: requests.Response = self._sessions.mine().request(
                 method, url, headers=headers, timeout=timeout, stream=True, allow_redirects=True
             )
         except requests.exceptions.InvalidURL as error:
@@ -199,25 +193,11 @@ class HttpStore:
         return data
 
     def _read(self, answer: requests.Response, most: int) -> bytes:
-        """Up to `most` bytes; fewer where the answer ends."""
-        import urllib3
-
-        watch, parts, count = Watch(self._limits), [], 0
-        try:
-            while count < most and (
-                # What has come so far: `read` would wait for all of it, however long.
-                part := answer.raw.read1(min(_PIECE, most - count), decode_content=False)
-            ):
-                parts.append(part)
-                count += len(part)
-                watch.tick(len(part))
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise unavailable(self._party, error) from error
-        return b"".join(parts)
+        return read_body(answer, most, self._limits, self._party)
 
     def _sliced(self, answer: requests.Response, name: str, offset: int, length: int) -> bytes:
         """The range out of a whole object, from a server that knows no ranges."""
-        total = _length(answer)
+        total = length_of(answer)
         if total is None or total > _WHOLE:
             raise StoreUnavailable(
                 f"{self._url} serves no ranges, so a large object cannot be read from it",
@@ -229,8 +209,3 @@ class HttpStore:
         spanned(self._party, name, f"bytes {offset}-{min(total, offset + length) - 1}/{total}",
                 offset, length)  # fmt: skip
         return data[offset : offset + length]
-
-
-def _length(answer: requests.Response) -> int | None:
-    text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
