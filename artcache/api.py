@@ -33,6 +33,7 @@ class Cache(cache.Cache):
         observer: Observer | None = None,
         backfill: bool | None = None,
         write_policy: WritePolicy | None = None,
+        race: bool | None = None,
     ) -> None:
         """Args:
         stores: Asked in this order after the home. A string is a folder or URL,
@@ -43,6 +44,7 @@ class Cache(cache.Cache):
         backfill: Whether a hit in a store is copied to the ones before it.
         write_policy: Which stores must have taken what was built: none (`ignore`), the
             `first` that may be written, or `all`.
+        race: Whether a fetch that takes longer than the build did runs against a build.
         """
         settings = config.load()
         place = Home(settings.home if home is None else Path(home).absolute())
@@ -55,6 +57,7 @@ class Cache(cache.Cache):
             observer=observer,
             backfill=settings.backfill if backfill is None else backfill,
             write_policy=write_policy or settings.write_policy,
+            race=settings.race if race is None else race,
         )
 
     def tier(self, url: str) -> cache.Tier:
@@ -79,10 +82,11 @@ def fetch(
     match: Match = "compatible",
     verify: bool = False,
     backfill: bool | None = None,
+    race: bool | None = None,
 ) -> cache.Fetched:
     """`Cache().fetch(...)`, with the same cache for as long as the configuration is the same."""
     return default().fetch(
-        recipe, request, build=build, match=match, verify=verify, backfill=backfill
+        recipe, request, build=build, match=match, verify=verify, backfill=backfill, race=race
     )
 
 

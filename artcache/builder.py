@@ -75,6 +75,32 @@ def build_variant(
     return built
 
 
+def build_rival(
+    cache: Cache,
+    recipe: Recipe,
+    variant: Variant,
+    *,
+    claim: Callable[[], object],
+    running: Callable[[Runner], object],
+    publish: Callable[[], bool],
+) -> Built:
+    """Build what somebody else is bringing at the same time, and who has the entry's lock.
+
+    Args:
+        claim: Called before the tree enters the home; raises `Stopped` if it is late.
+        running: Gets the runner, with which the build can be stopped.
+        publish: Says, when it is built, whether stores get it.
+
+    Raises:
+        BuildFailed, Stopped.
+    """
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        job = _Job(cache, recipe, variant, stack, running=running)
+        _run([job], recipe.build_group)
+        return job.finish(start, Targets(cache, recipe, publish=publish()), claim)
+
+
 def build_group(cache: Cache, recipe: Recipe, variants: Sequence[Variant]) -> list[Built]:
     """Build variants that differ in their architectures only, with one compilation if it can be.
 
@@ -115,7 +141,15 @@ def _run(jobs: Sequence[_Job], build: Callable[[Sequence[BuildContext]], object]
 class _Job:
     """The steps of one artifact's build, in a staging folder."""
 
-    def __init__(self, cache: Cache, recipe: Recipe, variant: Variant, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        recipe: Recipe,
+        variant: Variant,
+        stack: ExitStack,
+        running: Callable[[Runner], object] = lambda runner: None,
+    ) -> None:
+        self._running = running
         self.cache, self.recipe, self.variant = cache, recipe, variant
         self.key = variant.key
         self.observer = cache.observer
@@ -132,6 +166,7 @@ class _Job:
         """The job's log, open; an error inside is written into it."""
         with self.log.open("wb", buffering=0) as log:
             self.runner = Runner(log=log, log_path=str(self.log), on_line=self.observer.line)
+            self._running(self.runner)
             try:
                 yield
             except ArtcacheError as error:
@@ -190,8 +225,14 @@ class _Job:
         folder.mkdir()
         return folder
 
-    def finish(self, start: float, targets: Targets) -> Built:
-        """Describe, keep and publish what `run` made."""
+    def finish(
+        self, start: float, targets: Targets, claim: Callable[[], object] = lambda: None
+    ) -> Built:
+        """Describe, keep and publish what `run` made.
+
+        Args:
+            claim: Called before the tree enters the home.
+        """
         self.observer.phase("pack", f"{len(self.found.files)} files")
         pack_file = self.staging / "pack"
         if targets.all:
@@ -199,6 +240,7 @@ class _Job:
         else:
             manifest = self._manifest(digest_files(self.tree, self.found), self.found)
         differing: dict[str, list[str]] = {}
+        claim()
         before = self.cache.from_home(self.key)
         if before:
             differing["home"] = [

@@ -40,7 +40,7 @@ Served = tuple[Entry, str, str]
 class Wish:
     """One fetch: what is wanted, and what may serve."""
 
-    __slots__ = ("backfill", "match", "newer", "recipe", "variants", "verify")
+    __slots__ = ("backfill", "match", "newer", "race", "recipe", "variants", "verify")
 
     def __init__(
         self,
@@ -49,9 +49,10 @@ class Wish:
         match: Match,
         verify: bool,
         backfill: bool | None,
+        race: bool,
     ) -> None:
         self.recipe, self.variants, self.match = recipe, variants, match
-        self.verify, self.backfill = verify, backfill
+        self.verify, self.backfill, self.race = verify, backfill, race
         self.newer: list[NewerFormat | OverLimit] = []
         """Artifacts that stores have and this version can't read."""
 
@@ -103,6 +104,7 @@ class Cache:
         observer: Observer | None = None,
         backfill: bool = False,
         write_policy: WritePolicy = "ignore",
+        race: bool = False,
     ) -> None:
         """Args:
         home: Where trees live on this machine.
@@ -115,6 +117,7 @@ class Cache:
             written, where a tier does not say it for itself.
         write_policy: Which stores must have taken what was built: none, the `first`
             that may be written, or `all` of them.
+        race: Whether a fetch that takes longer than the build did runs against a build.
         """
         self.home = home
         self.tiers = list(tiers)
@@ -124,6 +127,7 @@ class Cache:
         self.libraries = libraries
         self.backfill = backfill
         self.write_policy = write_policy
+        self.race = race
 
     @property
     def host(self) -> HostFacts:
@@ -152,6 +156,7 @@ class Cache:
         match: Match = "compatible",
         verify: bool = False,
         backfill: bool | None = None,
+        race: bool | None = None,
     ) -> Fetched:
         """The artifact's tree in the home: found there, restored from a store, or built.
 
@@ -164,6 +169,8 @@ class Cache:
             backfill: Copy a hit to the stores before the one that had it, or to none; a
                 hit in the home to each that lacks it, from one that has it. None: as
                 configured, and for a hit in the home to none.
+            race: If fetching takes longer than the build did, build at the same time and
+                keep what is ready first; unless `build` is `never`. None: as configured.
 
         Raises:
             CacheMiss: nobody has it and `build` is `never`.
@@ -183,7 +190,8 @@ class Cache:
             return named(self, variants[0])
         loose = match != "exact" and not (request and (request.archs or request.cuda))
         loose = loose and not variants[0].exact
-        wish = Wish(recipe, variants, match if loose else "exact", verify, backfill)
+        race = build != "never" and (self.race if race is None else race)
+        wish = Wish(recipe, variants, match if loose else "exact", verify, backfill, race)
         if served := self._served(wish):
             entry, origin, note = served
             self._remember(variants, entry.key, note)

@@ -16,10 +16,10 @@ from .store import StoreSpec, WritePolicy
 
 PROJECT_FILE = "artcache.toml"
 VARIABLES = tuple(
-    f"ARTCACHE_{name}" for name in "DIR STORES BACKFILL WRITE_POLICY ARCH CUDA".split()
+    f"ARTCACHE_{name}" for name in "DIR STORES BACKFILL WRITE_POLICY RACE ARCH CUDA".split()
 )
 """Every variable that anything here reads."""
-_KEYS = ("dir", "stores", "backfill", "write_policy")
+_KEYS = ("dir", "stores", "backfill", "write_policy", "race")
 _STORE_KEYS = ("url", "mode", "public", "backfill")
 _POLICIES = get_args(WritePolicy)
 _WORDS = {"1": True, "true": True, "yes": True, "on": True,
@@ -32,6 +32,8 @@ class Config(NamedTuple):
     backfill: bool
     """Whether a hit in a store is copied to the ones before it."""
     write_policy: WritePolicy
+    race: bool
+    """Whether a fetch that takes longer than the build did runs against a build."""
     origins: Mapping[str, str]
     """By a setting's name in a file: that file, an environment variable or `default`."""
 
@@ -41,7 +43,8 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
 
     `ARTCACHE_DIR` names the home. `ARTCACHE_STORES` lists stores, separated by
     commas or line ends, each `URL` or `read:URL`, `write:URL`. `ARTCACHE_BACKFILL`
-    is 1 or 0, for every store; `ARTCACHE_WRITE_POLICY` is ignore, first or all.
+    is 1 or 0, for every store; `ARTCACHE_WRITE_POLICY` is ignore, first or all;
+    `ARTCACHE_RACE` is 1 or 0.
 
     Raises:
         BadConfig: a file that is not as docs/cli.md says; names file and entry.
@@ -50,6 +53,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     environ = os.environ if environ is None else environ
     found: dict[str, Any] = {
         "dir": default_home(environ), "stores": (), "backfill": False, "write_policy": "ignore",
+        "race": False,
     }  # fmt: skip
     origins = dict.fromkeys(found, "default")
     for path in files(environ, cwd):
@@ -62,7 +66,9 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     stores: tuple[StoreSpec, ...] = found["stores"]
     if "backfill" in body:
         stores = tuple(store._replace(backfill=None) for store in stores)
-    return Config(found["dir"], stores, found["backfill"], found["write_policy"], origins)
+    return Config(
+        found["dir"], stores, found["backfill"], found["write_policy"], found["race"], origins
+    )
 
 
 def _from_file(body: dict[str, Any], path: str) -> dict[str, Any]:
@@ -74,6 +80,7 @@ def _from_file(body: dict[str, Any], path: str) -> dict[str, Any]:
     if policy not in _POLICIES:
         raise BadConfig(f"{path}: write_policy is {policy!r}: {', '.join(_POLICIES)}")
     _check_bool(body, "backfill", path)
+    _check_bool(body, "race", path)
     return body
 
 
@@ -83,8 +90,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         body["dir"] = Path(os.path.abspath(os.path.expanduser(given)))
     if "ARTCACHE_STORES" in environ:
         body["stores"] = parse_stores(environ["ARTCACHE_STORES"])
-    if "ARTCACHE_BACKFILL" in environ:
-        body["backfill"] = _flag("ARTCACHE_BACKFILL", environ["ARTCACHE_BACKFILL"])
+    for name in ("backfill", "race"):
+        if (variable := f"ARTCACHE_{name.upper()}") in environ:
+            body[name] = _flag(variable, environ[variable])
     if given := environ.get("ARTCACHE_WRITE_POLICY"):
         body["write_policy"] = write_policy(given, "ARTCACHE_WRITE_POLICY")
     return body

@@ -65,6 +65,12 @@ class MissingTool(BuildFailed):
     code = "missing-tool"
 
 
+class Stopped(ArtcacheError):
+    """Another way to the same result was quicker. No user meets it."""
+
+    code = "stopped"
+
+
 class SourceUnavailable(BuildFailed):
     """The source could not be had: no network, no such repository, no answer in time."""
 

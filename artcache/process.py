@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from .errors import CommandFailed, MissingTool
+from .errors import CommandFailed, MissingTool, Stopped
 
 TAIL_LINES = 20
 _PASSED_ON = frozenset(
@@ -71,6 +71,17 @@ class Runner:
         self._log = log
         self.log_path = log_path
         self._on_line = on_line
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Kill what runs and start nothing more: `run` raises `Stopped`. From any thread."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                if process.returncode is None:
+                    _kill_group_now(process)
 
     def run(
         self,
@@ -93,11 +104,16 @@ class Runner:
             MissingTool: there is no such program.
             CommandFailed: exit code other than 0 (if `check`), or too slow. It
                 holds the last `TAIL_LINES` lines of stdout and stderr together.
+            Stopped: `stop` was called.
         """
         words = [str(word) for word in argv]
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._write(f"$ {' '.join(words)}\n".encode())
-        process = self._start(words, cwd, env)
+        with self._lock:
+            if self._stopped:
+                raise Stopped(f"`{words[0]}` is not started any more")
+            process = self._start(words, cwd, env)
+            self._running.add(process)
         output: list[bytes] = []
         pipes = [
             threading.Thread(target=self._drain, args=(process.stdout, tail, output), daemon=True),
@@ -112,8 +128,12 @@ class Runner:
             raise self._failed(words, f"did not end within {timeout:g} s", tail) from None
         finally:
             _kill_group(process)
+            with self._lock:
+                self._running.discard(process)
             for pipe in pipes:
                 pipe.join(timeout=5)
+        if self._stopped:
+            raise Stopped(f"`{words[0]}` was ended")
         if check and process.returncode != 0:
             raise self._failed(words, f"ended with exit code {process.returncode}", tail)
         return b"".join(output).decode(errors="replace")
@@ -181,9 +201,13 @@ class Runner:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """End what is left of the process and its children (also after Ctrl-C)."""
+    _kill_group_now(process)
+    process.wait()
+
+
+def _kill_group_now(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def replace_process(program: Path, arguments: Sequence[str], env: Mapping[str, str]) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from . import digest
-from .disk import write_at
 from .errors import (
     ArtcacheError,
     Corrupt,
@@ -209,13 +208,13 @@ class Repository:
         partial: Partial,
         progress: Progress = lambda count: None,
         *,
-        kept: Path | None = None,
+        fetch: Fetch | None = None,
     ) -> Path:
         """Unpack the artifact into the partial's tree, and return that.
 
         Args:
             partial: Of this manifest. What it has already is not read again.
-            kept: A folder that gets the packs' files as far as they are read.
+            fetch: Reads stored bytes, in place of `self.fetch`.
 
         Raises:
             Corrupt: a byte is not what was published, or the pack is gone, twice in
@@ -226,7 +225,7 @@ class Repository:
         def read(into: Path) -> None:
             unpack(
                 found.manifest,
-                self._keeping(kept) if kept else self.fetch,
+                fetch or self.fetch,
                 into,
                 parallel=self.store.traits.parallel,
                 abort=self.abort,
@@ -275,17 +274,6 @@ class Repository:
                     return data
             self._moved.pop(name, None)
             return self.store.get_range(name, offset, length)  # it may be back by now
-
-    def _keeping(self, folder: Path) -> Fetch:
-        """`fetch` that also writes what it read where the pack's file has it."""
-
-        def fetch(pack: Pack, offset: int, length: int) -> bytes:
-            data = self.fetch(pack, offset, length)
-            with contextlib.suppress(OSError):  # then the file is not whole, and that is seen
-                write_at(folder / pack.blake3, offset, data)
-            return data
-
-        return fetch
 
     def bad_packs(self, manifest: Manifest) -> dict[Pack, str]:
         """Read every stored byte of an artifact; the packs that fail, each with why."""

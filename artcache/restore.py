@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cache import Cache, Served, Wish
-from .disk import disk_errors, free_bytes
+from .disk import disk_errors, free_bytes, write_at
 from .errors import ArtcacheError, Corrupt, NewerFormat, OverLimit, StoreUnavailable
+from .manifest import Manifest, Pack
+from .pack import Fetch
 from .partial import Partial, resumable
+from .race import BUILT, FETCHED, first
 
 if TYPE_CHECKING:
     from .home import Entry
     from .key import Key
-    from .manifest import Manifest
+    from .race import Contest
     from .recipe import Recipe, Variant
     from .repository import Found
     from .tier import Tier
@@ -29,7 +32,7 @@ def from_stores(cache: Cache, wish: Wish, variant: Variant) -> Served | None:
     for tier in cache.readers():
         try:
             if found := tier.repository.find(variant.key):
-                return _restored(cache, wish, tier, found), tier.url, variant.note
+                return *_restored(cache, wish, tier, found, variant), variant.note
         except (NewerFormat, OverLimit) as error:
             wish.newer.append(error)
             cache.observer.warn(f"{error}" + (f"; {error.hint}" if error.hint else ""))
@@ -56,14 +59,20 @@ def stand_in(cache: Cache, wish: Wish) -> Served | None:
         if chosen.tier and chosen.found:
             with contextlib.suppress(Corrupt):
                 try:
-                    entry = _restored(cache, wish, chosen.tier, chosen.found)
-                    return entry, chosen.tier.url, note
+                    return *_restored(cache, wish, chosen.tier, chosen.found, None), note
                 finally:
                     cache.tell_problems(chosen.tier)
     return None
 
 
-def _restored(cache: Cache, wish: Wish, tier: Tier, found: Found) -> Entry:
+def _restored(
+    cache: Cache, wish: Wish, tier: Tier, found: Found, variant: Variant | None
+) -> tuple[Entry, str]:
+    """The entry, and where it came from: the store, or a build that was quicker.
+
+    Args:
+        variant: What a build would make of it; None: it could not make this one.
+    """
     key = found.manifest.key
     before = cache.tiers[: cache.tiers.index(tier)]
     lacking = [one for one in before if _is_filled(cache, one, wish.backfill)]
@@ -74,18 +83,30 @@ def _restored(cache: Cache, wish: Wish, tier: Tier, found: Found) -> Entry:
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(cache.home.staging()) if lacking else None
         with cache.home.lock(key, waiting=cache.waiting):
-            # Whom we waited for may have restored it.
-            entry = cache.from_home(key) or restore(cache, tier, found, kept)
-        if kept:
+            if entry := cache.from_home(key):  # whom we waited for restored it
+                origin = tier.url
+            else:
+                entry, origin = first(
+                    cache, wish, tier, found, variant,
+                    lambda contest: restore(cache, contest.tier, found, kept, contest),
+                )  # fmt: skip
+        if kept and origin == tier.url:
             _fill(cache, wish.recipe, found, tier, lacking, kept)
-        return entry
+        return entry, origin
 
 
-def restore(cache: Cache, tier: Tier, found: Found, kept: Path | None = None) -> Entry:
+def restore(
+    cache: Cache,
+    tier: Tier,
+    found: Found,
+    kept: Path | None = None,
+    contest: Contest | None = None,
+) -> Entry:
     """Bring an artifact into the home; its lock is held by the caller.
 
     Args:
         kept: A folder that gets the packs as they are read, for other stores.
+        contest: With a build of the same.
     """
     manifest = found.manifest
     cache.observer.phase("restore", f"{manifest.key.recipe} from {tier.url}")
@@ -104,21 +125,50 @@ def restore(cache: Cache, tier: Tier, found: Found, kept: Path | None = None) ->
         _tell_partial(cache, manifest, partial)
         staged = staging / "entry"
         staged.mkdir()
-        tree = tier.repository.restore(found, partial, progress, kept=kept)
+        fetch = _keeping(tier.repository.fetch, kept) if kept else tier.repository.fetch
+        if contest:
+            contest.pace.total = _missing(manifest, partial)
+            fetch = contest.fetch(fetch)
+        try:
+            tree = tier.repository.restore(found, partial, progress, fetch=fetch)
+            if contest:
+                contest.claim(FETCHED)
+        except ArtcacheError:
+            if contest and contest.winner == BUILT:
+                partial.remove()  # nobody will go on with it
+            raise
         tree.rename(staged / "tree")
         return cache.home.commit(staged, manifest, tier.url)
 
 
+def _missing(manifest: Manifest, partial: Partial) -> int:
+    """Stored bytes that are still to be read."""
+    frames = zip(manifest.frames, partial.done)  # noqa: B905
+    return sum(frame.stored for frame, there in frames if not there)
+
+
 def _tell_partial(cache: Cache, manifest: Manifest, partial: Partial) -> None:
-    here = sum(frame.stored for frame, there in zip(manifest.frames, partial.done) if there)  # noqa: B905
+    whole = sum(frame.stored for frame in manifest.frames)
+    here = whole - _missing(manifest, partial)
     if here:
-        whole = sum(frame.stored for frame in manifest.frames)
         cache.observer.note(
             f"continuing: {here / 1e6:.0f} of {whole / 1e6:.0f} MB are here already"
         )
 
 
 # -- filling other stores -----------------------------------------------------------------
+
+
+def _keeping(fetch: Fetch, folder: Path) -> Fetch:
+    """`fetch` that also writes what it read where the pack's file has it."""
+
+    def keeping(pack: Pack, offset: int, length: int) -> bytes:
+        data = fetch(pack, offset, length)
+        with contextlib.suppress(OSError):  # then the file is not whole, and that is seen
+            write_at(folder / pack.blake3, offset, data)
+        return data
+
+    return keeping
 
 
 def fill_others(cache: Cache, recipe: Recipe, key: Key) -> None:

@@ -47,6 +47,14 @@ class Tier:
             self._repository = Repository(store)
         return self._repository
 
+    @property
+    def is_open(self) -> bool:
+        return self._repository is not None
+
+    def close(self) -> None:
+        """Forget the connection: the next use opens another one."""
+        self._repository = None
+
     def refuses(self, recipe: Recipe) -> str:
         """Why it must not get what the recipe makes; '' if it may."""
         if recipe.redistributable or not self.public:

@@ -226,7 +226,8 @@ def test_the_environment_decides_for_every_store(
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [("ARTCACHE_BACKFILL", "maybe"), ("ARTCACHE_WRITE_POLICY", "l0")]
+    ("name", "word"),
+    [("ARTCACHE_BACKFILL", "maybe"), ("ARTCACHE_WRITE_POLICY", "l0"), ("ARTCACHE_RACE", "2")],
 )
 def test_a_word_in_the_environment_that_means_nothing_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, word: str
@@ -238,9 +239,14 @@ def test_a_word_in_the_environment_that_means_nothing_is_refused(
 
 @pytest.mark.parametrize(
     "line",
-    ['write_policy = "l0"', 'backfill = "yes"', '[[stores]]\nurl = "/a"\nbackfill = 1'],
+    [
+        'race = "yes"',
+        'write_policy = "l0"',
+        'backfill = "yes"',
+        '[[stores]]\nurl = "/a"\nbackfill = 1',
+    ],
 )
 def test_a_value_in_a_file_that_means_nothing_is_refused(project: Path, line: str) -> None:
     project.write_text(line)
-    with pytest.raises(BadConfig, match=r"(write_policy|backfill) is"):
+    with pytest.raises(BadConfig, match=r"(write_policy|backfill|race) is"):
         config.load()

@@ -19,7 +19,7 @@ FLOORS = {
     3: "memory frames tree lay partial pack seal home elf fatbin binary detect trust stores"
     " install",
     4: "turns restore publish repository match supply present tier cache builder survey pins gc"
-    " transfer wanted fulfil doctor",
+    " transfer wanted fulfil race doctor",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -42,7 +42,8 @@ BESIDE = {
     "supply": "cache match",
     "tier": "repository",
     "present": "cache",
-    "restore": "cache match repository tier transfer",
+    "restore": "cache match race repository tier transfer",
+    "race": "builder cache repository tier",
     "publish": "builder cache tier",
     "wanted": "cache match survey tier",
     "fulfil": "builder cache match repository wanted",

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from artcache.errors import CommandFailed, MissingTool
+from artcache.errors import CommandFailed, MissingTool, Stopped
 from artcache.process import TAIL_LINES, Runner, clean_environment, require_tool
 from tests.world import python
 
@@ -277,3 +278,17 @@ def test_nothing_is_left_open_after_many_runs() -> None:
         with contextlib.suppress(CommandFailed):
             Runner().run([sys.executable, "-S", "-c", "raise SystemExit(1)"])
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_runner_that_is_stopped_ends_its_processes_and_starts_no_more(tmp_path: Path) -> None:
+    runner = Runner()
+    threading.Timer(0.3, runner.stop).start()
+    start = time.monotonic()
+    with pytest.raises(Stopped):
+        runner.run(["sh", "-c", f"sleep 30 & echo $! > {tmp_path}/child; wait"])
+    assert time.monotonic() - start < 20
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    assert not child.exists() or ") Z " in child.read_text()
+    with pytest.raises(Stopped):
+        runner.run(["touch", tmp_path / "x"])
+    assert not (tmp_path / "x").exists()

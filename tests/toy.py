@@ -22,7 +22,8 @@ class Toy(artcache.Recipe):
     name = "toy"
     summary = "a toy"
     program = "bin/toy"
-    options = {"FAIL": "how to fail", "WORD": "what it says", "SLEEP": "seconds", "SIZE": "bytes"}
+    options = {"FAIL": "how to fail", "WORD": "what it says", "SLEEP": "seconds", "SIZE": "bytes",
+               "NOISE": "bytes that no compression helps"}
 
     def variants(self, host, request, runner):
         found = super().variants(host, request, runner)
@@ -54,7 +55,7 @@ class Toy(artcache.Recipe):
         if fail == "empty":
             return
         words = dict(w.split("=", 1) for w in context.key.get("options") or ())
-        context.runner.run(["sleep", words.get("SLEEP", "0")])
+        context.runner.run(["sleep", os.environ.get("TOY_SLEEP") or words.get("SLEEP", "0")])
         if fail == "late":
             raise BuildFailed("it failed after a while")
         program = context.tree / "bin" / "toy"
@@ -66,6 +67,9 @@ class Toy(artcache.Recipe):
         size = int(words.get("SIZE", "0"))
         if size:
             (context.tree / "data" / "blob").write_bytes(os.urandom(1000) * (size // 1000))
+        noise = int(words.get("NOISE", "0"))
+        if noise:
+            (context.tree / "data" / "noise").write_bytes(os.urandom(noise))
         (context.tree / "data" / "link").symlink_to("names")
         if fail == "differ":
             (context.tree / "data" / "names").write_text(str(time.time_ns()))

@@ -58,6 +58,11 @@ _write_policy = click.option(
     default=None,
     help="Copy a hit to the stores before the one that has it.",
 )
+@click.option(
+    "--race/--no-race",
+    default=None,
+    help="If fetching takes longer than the build did, build too and keep what is ready first.",
+)
 @_write_policy
 @common
 def fetch_command(
@@ -70,12 +75,19 @@ def fetch_command(
     match: Any,
     verify: bool,
     backfill: bool | None,
+    race: bool | None,
     write_policy: Any,
 ) -> None:
     """Print the path of RECIPE's tree: from the home, from a store, or built."""
     with session.cache(write_policy=write_policy) as cache:
         done = cache.fetch(
-            recipe, request, build=build, match=match, verify=verify, backfill=backfill
+            recipe,
+            request,
+            build=build,
+            match=match,
+            verify=verify,
+            backfill=backfill,
+            race=race,
         )
         told = _fetched(done)
         if target is not None:

@@ -1,0 +1,281 @@
+"""A fetch that is slower than the build was: said, and with `--race` run against a build."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fault_proxy import Fault, FaultProxy, fault_proxy
+from servers import make_gcs_bucket, make_s3_bucket
+from test_cache import HOST, Told
+from toy import Machine
+
+import artcache
+from artcache.errors import BuildFailed, StoreUnavailable
+from artcache.race import Pace
+from artcache.stores.posix import PosixStore
+
+NOISE = 300_000
+SLOW = Fault(drip=0.0001)
+"""Several kB a second: not so slow that the connection counts as stalled."""
+
+
+def is_pack(request: object) -> bool:
+    return ".pack" in request.path and request.method == "GET"  # type: ignore[attr-defined]
+
+
+# -- the pace -----------------------------------------------------------------------------
+
+
+def test_the_pace_is_measured_by_the_bytes_of_the_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = Pace(1000)
+    assert pace.seconds_left == 0  # nothing is known yet
+    pace.asked(100)
+    now[0] += 1
+    assert pace.rate == 50
+    pace.came(100, whole=True)
+    pace.asked(100)
+    now[0] += 1
+    assert pace.rate == 75
+    assert pace.seconds_left == pytest.approx(850 / 75)
+    pace.came(100, whole=False)  # it has to be asked for again
+    assert pace.rate == 50
+
+
+def after(condition: Callable[[], object], *actions: Callable[[], object]) -> None:
+    """Do something while a fetch waits, once a condition holds."""
+
+    def wait() -> None:
+        until = time.monotonic() + 60
+        while not condition() and time.monotonic() < until:
+            time.sleep(0.05)
+        for action in actions:
+            action()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# -- through buckets, on the command line -------------------------------------------------
+
+
+class Link:
+    """A bucket behind a link, and machines."""
+
+    def __init__(self, folder: Path, url: str, proxy: FaultProxy) -> None:
+        self.folder, self.url, self.proxy = folder, url, proxy
+        self.words = ("fetch", "toy", "--set", f"NOISE={NOISE}", "--store", url, "--json")
+        assert self.machine("maker").run(*self.words).code == 0
+        proxy.heal()
+
+    def machine(self, name: str) -> Machine:
+        folder = self.folder / name
+        folder.mkdir()
+        return Machine(folder)
+
+
+@pytest.fixture(params=["gs", "s3"])
+def link(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Link]:
+    gs = request.param == "gs"
+    server: str = request.getfixturevalue("gcs_url" if gs else "s3_url")
+    name = make_gcs_bucket(server) if gs else make_s3_bucket(server)
+    with fault_proxy(server) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST" if gs else "AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing-1234")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        yield Link(tmp_path, f"{request.param}://{name}/some/folder", proxy)
+
+
+def nothing_half_done(machine: Machine) -> bool:
+    return not list((machine.home / "v1" / "tmp").iterdir())
+
+
+def running(word: str) -> bool:
+    found = subprocess.run(["pgrep", "-f", word], capture_output=True, check=False)
+    return found.returncode == 0
+
+
+def test_the_build_wins_where_the_link_is_slow(link: Link) -> None:
+    link.proxy.plan(SLOW, when=is_pack)
+    machine = link.machine("a")
+
+    start = time.monotonic()
+    done = machine.run(*link.words, "--race")
+
+    assert done.code == 0, done.err
+    assert done.json["result"]["origin"] == "built"
+    assert not done.json["warnings"]
+    (note,) = [note for note in done.json["notes"] if "fetching" in note]
+    assert "building it at the same time" in note
+    assert time.monotonic() - start < 25  # the fetch would take a minute
+    assert nothing_half_done(machine)
+    assert Path(done.json["result"]["path"], "data", "noise").stat().st_size == NOISE
+    assert machine.run(*link.words).json["result"]["origin"] == "home"
+
+
+def test_the_fetch_wins_where_the_build_is_slow(link: Link) -> None:
+    link.proxy.plan(SLOW, when=is_pack)
+    machine = link.machine("a")
+    nap = "61.0123" if link.url.startswith("gs") else "61.0456"
+    after(lambda: running(f"sleep {nap}"), link.proxy.heal)  # the link gets better
+
+    done = machine.run(*link.words, "--race", TOY_SLEEP=nap)
+
+    assert done.code == 0, done.err
+    assert done.json["result"]["origin"] == link.url
+    assert any("building it at the same time" in note for note in done.json["notes"])
+    assert not running(f"sleep {nap}")
+    assert nothing_half_done(machine)
+    assert machine.run(*link.words).json["result"]["origin"] == "home"
+
+
+@pytest.mark.parametrize("link", ["gs"], indirect=True)
+def test_without_race_it_is_only_said(link: Link, tmp_path: Path) -> None:
+    link.proxy.plan(SLOW, when=is_pack)
+    after(lambda: any(map(is_pack, link.proxy.requests)), lambda: time.sleep(4), link.proxy.heal)
+    counter = tmp_path / "counter"
+    done = link.machine("a").run(*link.words, TOY_COUNTER=str(counter))
+    assert done.json["result"]["origin"] == link.url
+    (note,) = [note for note in done.json["notes"] if "fetching" in note]
+    assert "kB" in note or "MB" in note
+    assert "--race builds it at the same time" in note
+    assert not counter.exists()
+
+
+@pytest.mark.parametrize("link", ["gs"], indirect=True)
+def test_ctrl_c_ends_both(link: Link) -> None:
+    link.proxy.plan(SLOW, when=is_pack)
+    machine = link.machine("a")
+    nap = "62.0123" if link.url.startswith("gs") else "62.0456"
+    process = machine.start(*link.words, "--race", TOY_SLEEP=nap)
+    until = time.monotonic() + 60
+    while not running(f"sleep {nap}"):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert not running(f"sleep {nap}")
+    assert nothing_half_done(machine)
+
+
+# -- through a store that can do anything -------------------------------------------------
+
+
+class SlowStore(PosixStore):
+    """Its reads of packs wait, and may fail or lie at last."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.go = threading.Event()
+        self.at_last: Callable[[bytes], bytes] = lambda data: data
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        data = super().get_range(name, offset, length)
+        if not self.go.wait(0.2 * len(data) / 10_000):
+            return data
+        return self.at_last(data)
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = SlowStore(folder / "store")
+        self.content = os.urandom(NOISE)
+        self.builds, self.hold, self.fails = 0, threading.Event(), False
+        self.store.go.set()
+        self.cache("maker").fetch(self.recipe)
+        self.store.go.clear()
+        self.hold.clear()
+
+    @property
+    def recipe(self) -> artcache.Recipe:
+        @artcache.make_recipe("thing", fields={"commit": "1"})
+        def build(context: artcache.BuildContext) -> None:
+            self.builds += 1
+            context.runner.run(["sleep", "0.05"])
+            while self.builds > 1 and not self.hold.wait(0.05):
+                context.phase("compile")
+            if self.fails:
+                raise BuildFailed("no compiler likes it")
+            (context.tree / "thing").write_bytes(self.content)
+
+        return build
+
+    def cache(self, home: str) -> artcache.Cache:
+        self.told = Told()
+        return artcache.Cache(
+            [self.store], home=self.folder / home, host=HOST, observer=self.told, race=True
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_build_that_fails_leaves_the_fetch_alone(bench: Bench) -> None:
+    bench.fails = True
+    bench.hold.set()
+    cache = bench.cache("a")
+    after(lambda: bench.told.notes[1:], bench.store.go.set)
+    done = cache.fetch(bench.recipe)
+    assert (done.origin, bench.builds) == (bench.store.url, 2)
+    assert any("no compiler likes it" in note for note in bench.told.notes)
+    assert not bench.told.warnings
+
+
+def test_a_store_that_goes_away_leaves_the_build(bench: Bench) -> None:
+    def fails(data: bytes) -> bytes:
+        raise StoreUnavailable(f"{bench.store.url} went away")
+
+    bench.store.at_last = fails
+    after(lambda: bench.builds == 2, bench.store.go.set)
+    cache = bench.cache("a")
+    after(lambda: bench.told.warnings, bench.hold.set)
+    done = cache.fetch(bench.recipe)
+    assert (done.origin, bench.builds) == ("built", 2)
+    assert len(bench.told.warnings) == 1
+    assert "went away" in bench.told.warnings[0]
+
+
+def test_a_store_whose_pack_is_damaged_gets_what_was_built(bench: Bench) -> None:
+    bench.store.at_last = lambda data: bytes(len(data))
+    after(lambda: bench.builds == 2, bench.store.go.set)
+    after(lambda: bench.store.go.is_set(), lambda: time.sleep(1), bench.hold.set)
+    assert bench.cache("a").fetch(bench.recipe).origin == "built"
+    assert any("corrupt" in warning for warning in bench.told.warnings)
+    bench.store.at_last = lambda data: data
+    assert bench.cache("b").fetch(bench.recipe, build="never").origin == bench.store.url
+    assert bench.builds == 2
+
+
+def test_a_pure_python_build_that_lost_is_stopped_too(bench: Bench) -> None:
+    after(lambda: bench.builds == 2, bench.store.go.set)
+    done = bench.cache("a").fetch(bench.recipe)
+    assert (done.origin, bench.builds) == (bench.store.url, 2)
+    assert not [one for one in threading.enumerate() if one.name == "artcache race"]
+
+
+def test_nothing_races_where_nothing_may_be_built(bench: Bench) -> None:
+    cache = bench.cache("a")
+    after(lambda: bench.told.notes, bench.store.go.set)
+    done = cache.fetch(bench.recipe, build="never")
+    assert (done.origin, bench.builds) == (bench.store.url, 1)
+    assert any("fetching" in note for note in bench.told.notes)
+
+
+def test_a_quick_fetch_says_nothing(bench: Bench) -> None:
+    bench.store.go.set()
+    assert bench.cache("a").fetch(bench.recipe).origin == bench.store.url
+    assert (bench.told.notes, bench.builds) == ([], 1)
