@@ -9,7 +9,7 @@ import contextlib
 import heapq
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -334,7 +334,7 @@ class Check:
     seconds: float = 0.0
 
 
-def verify(cache: Cache, chosen: Sequence[Row], *, deep: bool) -> Iterator[Check]:
+def verify(cache: Cache, chosen: Iterable[Row], *, deep: bool) -> Iterator[Check]:
     """Check every byte of trees in the home and, if `deep`, of packs in stores.
 
     What is broken is quarantined: the next fetch makes it anew.

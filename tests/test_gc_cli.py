@@ -54,6 +54,11 @@ def test_gc_without_rules_says_that_there_is_nothing(machine: Machine) -> None:
     assert (done.code, done.out, done.err) == (0, "", "nothing to remove\n")
 
 
+def test_gc_of_a_home_that_is_not_there_makes_none(machine: Machine) -> None:
+    assert machine.run("gc", "--max-size", "0").code == 0
+    assert not machine.home.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -121,31 +121,33 @@ def verify_command(
     session: Session, target: str | None, request: Request, deep: bool, rebuild: bool
 ) -> None:
     """Check every byte of TARGET (a recipe or hash; default: all) against its manifest."""
-    from artcache.survey import matching, rows, verify
+    from artcache.survey import home_rows, matching, rows, verify
 
     if rebuild:
         _rebuild(session, target, request)
         return
-    results, bad = [], 0
+    count = bad = 0
     with session.cache() as cache:
-        chosen = matching(cache, target, request) if target else list(rows(cache))
+        everything = rows(cache) if deep else home_rows(cache)
+        chosen = matching(cache, target, request) if target else everything
         for verdict in verify(cache, chosen, deep=deep):
             row = verdict.row
             state = verdict.problem or "sound"
-            bad += bool(verdict.problem)
+            count, bad = count + 1, bad + bool(verdict.problem)
             session.output.text(f"{row.key.hash[:12]} {row.key.recipe} in {row.where}: {state}")
-            results.append({**_row(row), "sound": not verdict.problem, "problem": verdict.problem})
+            checked = {"sound": not verdict.problem, "problem": verdict.problem}
+            session.output.row({**_row(row), **checked})
     if bad:
         raise Corrupt(
-            f"{bad} of {len(results)} artifacts were corrupt",
+            f"{bad} of {count} artifacts were corrupt",
             hint="`artcache fetch` makes them anew",
         )
     if silent := [tier.url for tier in cache.tiers if deep and tier.down]:
         raise StoreUnavailable(
             f"{', '.join(silent)} could not be checked", hint="its warning says why"
         )
-    session.output.note(f"{len(results)} checked, all sound")
-    session.output.result(results)
+    session.output.note(f"{count} checked, all sound")
+    session.output.last_row()
 
 
 def _rebuild(session: Session, target: str | None, request: Request) -> None:
