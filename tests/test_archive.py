@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from test_posix_store import drive  # noqa: F401
 
 from artcache.errors import (
     ArtcacheError,
@@ -268,6 +269,15 @@ def test_a_disk_without_links_gets_its_archive_too(
     monkeypatch.setattr(os, "link", no_links)
     assert contents(ArchiveStore(written(tmp_path / "a.artcache"))) == OBJECTS
     assert os.listdir(tmp_path) == ["a.artcache"]
+
+
+def test_a_mounted_drive_gets_its_archive_too(drive: Path) -> None:  # noqa: F811
+    path = drive / "a.artcache"
+    written(path)
+    assert contents(ArchiveStore(path)) == OBJECTS
+    with pytest.raises(Refused):
+        ArchiveWriter(path)
+    assert [name for name in os.listdir(drive) if "a.artcache" in name] == ["a.artcache"]
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path) -> None:

@@ -364,6 +364,16 @@ def test_push_and_pull_say_what_they_did(machine: Machine) -> None:
     assert "from home" in hit.err
 
 
+def test_several_architectures_are_as_many_artifacts_as_build_makes(machine: Machine) -> None:
+    machine.run("build", "toy", "--arch", "sm_80,7.5,sm_90")
+    asked = ("push", "toy", "--to", machine.store, "--json")
+    done = machine.run(*asked, "--arch", "7.5,8.0")
+    assert len(done.json["result"]) == 2
+    assert machine.run(*asked, "--arch", "7.5,8.6").code == 2
+    machine.run("build", "toy", "--arch", "sm_80,7.5", "--fat")
+    assert len(machine.run(*asked, "--arch", "7.5,8.0").json["result"]) == 1
+
+
 def test_some_failures_are_an_exit_code_with_all_results_beside_it(machine: Machine) -> None:
     first = Path(machine.run("fetch", "toy").out.strip())
     machine.run("fetch", "toy", "--ref", "2")

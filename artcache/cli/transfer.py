@@ -59,7 +59,17 @@ class _Choice(NamedTuple):
         """
         from artcache.transfer.choose import choose, with_libraries
 
-        chosen = choose(cache, places, self.targets, self.request, recipe=self.recipe)
+        try:
+            chosen = choose(cache, places, self.targets, self.request, recipe=self.recipe)
+        except UsageError:
+            from .fetch import per_architecture
+
+            requests = per_architecture(self.request)  # as `build` makes them unless --fat
+            if len(requests) == 1:
+                raise
+            chosen = [
+                one for request in requests for one in choose(cache, places, self.targets, request)
+            ]
         if self.libraries and (self.targets or self.recipe):
             return with_libraries(cache, chosen, here=here)
         return chosen

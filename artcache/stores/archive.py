@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -216,8 +217,9 @@ class ArchiveWriter(_Archive):
     def finish(self) -> None:
         """Make the file whole, durable, and visible under its name. Raises `Refused`."""
         with disk_errors(self._path.parent, doing="write the archive"):
-            os.pwrite(self._file.fileno(), zipped.directory(self._index, self._end), self._end)
-            os.fsync(self._file.fileno())
+            self._file.seek(self._end)
+            _write(self._file.fileno(), zipped.directory(self._index, self._end))
+            _flush(self._file.fileno())
             self._publish()
             fsync_folder(self._path.parent)
 
@@ -231,18 +233,22 @@ class ArchiveWriter(_Archive):
         self._temporary.replace(self._path)
 
     def _append(self, name: str, content: Content) -> tuple[int, int]:
-        """Header and bytes at the end of the file; their number and CRC."""
-        handle = self._file.fileno()
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        at = self._end + len(zipped.local_header(name, size, 0))
-        crc = done = 0
+        """Header and bytes at the end of the file; their number and CRC.
+
+        Read twice, so that the file is written from its begin to its end: some mounts
+        write no other way.
+        """
+        crc = size = 0
         for piece in _pieces(content):
-            crc = zlib.crc32(piece, crc)
-            _write(handle, piece, at + done)
-            done += len(piece)
-        if done != size:
+            crc, size = zlib.crc32(piece, crc), size + len(piece)
+        handle, written = self._file.fileno(), 0
+        self._file.seek(self._end)
+        _write(handle, zipped.local_header(name, size, crc))
+        for piece in _pieces(content):
+            _write(handle, piece)
+            written = zlib.crc32(piece, written)
+        if written != crc:
             raise StoreUnavailable(f"{content!s} changed while it was read")
-        _write(handle, zipped.local_header(name, size, crc), self._end)
         return size, crc
 
     def _sweep(self, begin: str) -> None:
@@ -274,8 +280,15 @@ def _pieces(content: Content) -> Iterator[bytes]:
             yield piece
 
 
-def _write(handle: int, data: bytes, at: int) -> None:
+def _write(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        count = os.pwrite(handle, view, at)
-        view, at = view[count:], at + count
+        view = view[os.write(handle, view) :]
+
+
+def _flush(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some mounts have no fsync
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
