@@ -141,3 +141,24 @@ def test_without_a_credential_a_fetch_builds_and_names_the_fix(
     assert done.json["result"]["origin"] == "built"
     assert len(done.json["warnings"]) == 1
     assert "no Google credential" in done.json["warnings"][0]
+
+
+def test_artifacts_move_between_a_drive_a_file_and_homes(folder: Folder, tmp_path: Path) -> None:
+    from artcache.transfer.archive import open_archive, save
+    from artcache.transfer.choose import choose
+    from artcache.transfer.send import pull, push
+
+    one, two, asked = folder.cache("a"), folder.cache("b"), artcache.Request()
+    built = one.fetch(folder.recipe())
+    other = one.tier(f"gdrive://{folder.drive.add('other')}/artcache")
+    file = tmp_path / "a.artcache"
+
+    moved = [*save(one, choose(one, [one.tiers[0]], (), asked), file)]
+    moved += push(one, choose(one, [open_archive(file)], (), asked), other)
+    moved += pull(two, choose(two, [other], (), asked))
+
+    assert [one.state for one in moved] == ["copied"] * 3
+    entry = two.home.lookup(built.key, verify=True)
+    assert entry and (entry.path / "thing").read_bytes() == CONTENT
+    found = [tier.repository.find(built.key) for tier in (one.tiers[0], other)]
+    assert found[0] and found[1] and found[0].data == found[1].data
