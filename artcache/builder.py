@@ -21,7 +21,7 @@ from .recipe import BuildContext, Recipe, SmokeContext, Variant
 from .repository import Published
 from .restore import restore
 from .tree import Scan, digest_files, scan
-from .turns import turn
+from .turns import held, turn
 
 if TYPE_CHECKING:
     from .home import Entry
@@ -68,6 +68,8 @@ def build_variant(
         if reuse and (made := stack.enter_context(turn(cache, variant.key, targets.all))):
             entry, seconds = restore(cache, *made), time.perf_counter() - start
             return Built(Fetched(entry, origin=made.tier.url, seconds=seconds))
+        if not reuse:
+            stack.enter_context(held(cache, [variant.key], targets.all))
         targets.probe()
         _run([job], recipe.build_group)
         built = job.finish(start, targets)
@@ -114,6 +116,8 @@ def build_group(cache: Cache, recipe: Recipe, variants: Sequence[Variant]) -> li
             stack.enter_context(cache.home.lock(variant.key, waiting=cache.waiting))
         jobs = [_Job(cache, recipe, variant, stack) for variant in variants]
         targets = Targets(cache, recipe)
+        keys = [variant.key for variant in variants]
+        stack.enter_context(held(cache, keys, targets.all))
         targets.probe()
         _run(jobs, recipe.build_group)
         builts = [job.finish(start, targets) for job in jobs]

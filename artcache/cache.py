@@ -270,6 +270,9 @@ class Cache:
     ) -> Built:
         """Build, whether or not it is cached; nothing that exists is replaced.
 
+        It waits for no other machine that builds the same, but says so; machines that
+        miss it meanwhile wait for this build.
+
         Args:
             publish: Whether stores get it.
 

@@ -1,4 +1,4 @@
-"""One builder across machines: on a miss, whose turn it is to build, and waiting for it.
+"""One builder across machines: whose turn it is to build, waiting for it, being waited for.
 
 For `builder` only. A lease that cannot be had is no reason not to build.
 """
@@ -41,8 +41,7 @@ def turn(cache: Cache, key: Key, tiers: Sequence[Tier]) -> Iterator[Made | None]
     """
     with contextlib.ExitStack() as stack:
         made = None
-        tier = next((tier for tier in tiers if tier.reads and not tier.down and _lends(tier)), None)
-        if tier:
+        if tier := _lender(tiers):
             try:
                 made = _wait(cache, key, tier, stack)
             except StoreDenied:
@@ -54,19 +53,55 @@ def turn(cache: Cache, key: Key, tiers: Sequence[Tier]) -> Iterator[Made | None]
         yield made
 
 
-def _lends(tier: Tier) -> bool:
-    try:
-        return tier.repository.store.traits.swaps
-    except ArtcacheError:
-        return False
+@contextlib.contextmanager
+def held(cache: Cache, keys: Sequence[Key], tiers: Sequence[Tier]) -> Iterator[None]:
+    """Build without waiting: say who builds the same, and have those who miss it wait for us.
+
+    Args:
+        tiers: As for `turn`.
+    """
+    with contextlib.ExitStack() as stack:
+        if tier := _lender(tiers):
+            try:
+                for key in keys:
+                    _hold(cache, key, tier, stack)
+            except StoreDenied:
+                pass  # as above
+            except StoreUnavailable as error:
+                cache.observer.note(f"nobody will wait for this build: {error}")
+        yield
+
+
+def _hold(cache: Cache, key: Key, tier: Tier, stack: contextlib.ExitStack) -> None:
+    lease = _lease(tier, key)
+    if holder := lease.take():
+        cache.observer.note(
+            f"{holder.name} builds the same {key.recipe} {key.hash[:12]}, {_state(holder)};"
+            " building it here all the same"
+        )
+        return
+    tier.took = True
+    stack.push(lambda kind, error, trace: _release(lease, error))
+
+
+def _lender(tiers: Sequence[Tier]) -> Tier | None:
+    for tier in tiers:
+        with contextlib.suppress(ArtcacheError):
+            if tier.reads and not tier.down and tier.repository.store.traits.swaps:
+                return tier
+    return None
+
+
+def _lease(tier: Tier, key: Key) -> Lease:
+    from .stores.lease import Lease
+
+    name = f"v1/leases/{key.recipe}/{key.hash}.json"
+    return Lease(cast(SwapStore, tier.repository.store), name)
 
 
 def _wait(cache: Cache, key: Key, tier: Tier, stack: contextlib.ExitStack) -> Made | None:
-    from .stores.lease import Lease
-
-    repository = tier.repository
-    lease = Lease(cast(SwapStore, repository.store), f"v1/leases/{key.recipe}/{key.hash}.json")
-    told, usual, pause = "", "", _POLL[0]
+    repository, lease = tier.repository, _lease(tier, key)
+    told, pause = "", _POLL[0]
     while True:
         holder = lease.take()
         if holder is None:
@@ -82,8 +117,8 @@ def _wait(cache: Cache, key: Key, tier: Tier, stack: contextlib.ExitStack) -> Ma
             cache.observer.note(f"the build by {holder.name} failed ({holder.failed}); trying here")
             return None
         if holder.name != told:
-            told, usual = holder.name, _usual(cache, tier, key)
-            cache.observer.phase("wait", f"for {holder.name}, which builds the same{usual}")
+            told, words = holder.name, f"{_state(holder)}{_usual(cache, tier, key)}"
+            cache.observer.phase("wait", f"for {told}, which builds the same, {words}")
         cache.observer.line(_state(holder))
         time.sleep(pause * random.uniform(0.7, 1.3))
         pause = min(pause * 1.5, _POLL[1])

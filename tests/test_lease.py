@@ -239,7 +239,13 @@ class Fleet:
         machine.env |= {"TOY_COUNTER": str(self.counter), "ARTCACHE_STORES": self.store, **env}
         return machine
 
-    def start(self, number: int, terms: Terms | None = None, **env: str) -> subprocess.Popen[str]:
+    def start(
+        self,
+        number: int,
+        terms: Terms | None = None,
+        words: tuple[str, ...] = ("fetch", "toy"),
+        **env: str,
+    ) -> subprocess.Popen[str]:
         machine = self.machine(number, **env)
         code = "import sys; from artcache.stores import lease\n"
         code += f"lease._where = lambda: 'machine {number}'\n"
@@ -247,7 +253,7 @@ class Fleet:
             code += f"lease.TERMS = lease.Terms(beat={terms.beat}, lost={terms.lost})\n"
         code += "from artcache.cli import main; sys.argv[0] = 'artcache'; main()"
         return subprocess.Popen(
-            [sys.executable, "-c", code, "fetch", "toy", "--set", "SLEEP=2"],
+            [sys.executable, "-c", code, *words, "--set", "SLEEP=2"],
             env=machine.env,
             cwd=machine.work,
             stdout=subprocess.PIPE,
@@ -307,6 +313,44 @@ def test_a_build_that_fails_is_told_and_tried_by_who_waited(fleet: Fleet) -> Non
     assert first.returncode == 1, failed
     assert second.returncode == 0, err
     assert fleet.builds == 2
+
+
+@pytest.mark.parametrize("place", ["folder", "gs"], indirect=True)
+def test_those_who_miss_wait_for_an_explicit_build(fleet: Fleet) -> None:
+    first = fleet.start(0, words=("build", "toy"))
+    wait_for(lambda: fleet.builds == 1)
+    second = fleet.start(1)
+    _, err = second.communicate(timeout=60)
+    assert first.wait(timeout=60) == second.returncode == 0, err
+    assert "which builds the same, at it for" in err
+    assert fleet.builds == 1
+
+
+@pytest.mark.parametrize("place", ["folder", "gs"], indirect=True)
+def test_an_explicit_build_waits_for_nobody_and_says_who_is_at_it(fleet: Fleet) -> None:
+    first = fleet.start(0)
+    wait_for(lambda: fleet.builds == 1)
+    second = fleet.start(1, words=("build", "toy"))
+    _, err = second.communicate(timeout=60)
+    assert first.wait(timeout=60) == second.returncode == 0, err
+    assert "builds the same toy" in err
+    assert "building it here all the same" in err
+    assert fleet.builds == 2
+
+
+@pytest.mark.parametrize("place", ["gs"], indirect=True)
+def test_those_who_miss_wait_for_a_group_and_are_told_how_long_it_took(fleet: Fleet) -> None:
+    before = fleet.start(0, words=("fetch", "toy", "--arch", "sm_90"))
+    assert before.wait(timeout=60) == 0
+    group = fleet.start(1, words=("build", "toy", "--arch", "sm_75,sm_80"))
+    wait_for(lambda: fleet.builds == 2)  # the group builds its first member
+    waiters = [fleet.start(n, words=("fetch", "toy", "--arch", f"sm_{n}")) for n in (75, 80)]
+    told = [process.communicate(timeout=60)[1] for process in waiters]
+    assert group.wait(timeout=60) == 0
+    assert [process.returncode for process in waiters] == [0, 0], told
+    assert fleet.builds == 3
+    for err in told:
+        assert "the last such build took 2 s" in err
 
 
 def test_a_store_that_lends_nothing_is_no_reason_not_to_build(
