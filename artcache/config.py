@@ -16,9 +16,10 @@ from .store import StoreSpec, WritePolicy
 
 PROJECT_FILE = "artcache.toml"
 VARIABLES = tuple(
-    f"ARTCACHE_{name}" for name in "DIR STORES BACKFILL WRITE_POLICY RACE ARCH CUDA".split()
+    f"ARTCACHE_{name}"
+    for name in "DIR STORES BACKFILL WRITE_POLICY RACE ARCH CUDA GDRIVE_ENDPOINT TREE".split()
 )
-"""Every variable that anything here reads."""
+"""Every variable that anything here reads or, for its children, sets."""
 _KEYS = ("dir", "stores", "backfill", "write_policy", "race")
 _STORE_KEYS = ("url", "mode", "public", "backfill")
 _POLICIES = get_args(WritePolicy)

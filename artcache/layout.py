@@ -7,6 +7,7 @@ v1/packs/<first 2>/<blake3>.pack
 v1/trash/<blake3>/<time>-<random>.pack           a pack that no manifest named, see `gc`
 v1/siblings/<recipe>/<base>/<hash>.json          a hint: keys that differ only in `FLEXIBLE`
 v1/wanted/<recipe>/<hash>.json                   a miss that waits for a builder, see `wanted`
+v1/probes/<random>                               written and removed by `artcache doctor`
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PACKS = "v1/packs"
 TRASH = "v1/trash"
 SIBLINGS = "v1/siblings"
 WANTED = "v1/wanted"
+PROBES = "v1/probes"
 UNIQUE = re.compile(r"([0-9a-f]{64})(?: ?\(\d+\))?\.json(?: ?\(\d+\))?")
 """A manifest's own digest; Drive adds ` (1)` when two machines make one name."""
 FLEXIBLE = frozenset({"arch", "cuda", "cudnn", "libc"})

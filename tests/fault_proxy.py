@@ -47,6 +47,8 @@ class Fault:
     """Read only so many bytes of the request's body, and then no more."""
     swap: bytes = b""
     """Send this body in place of the server's."""
+    forget: tuple[str, ...] = ()
+    """Pass on no header (by its lower-case name) and no parameter of the query called so."""
 
 
 class FaultProxy:
@@ -163,8 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.owner.upstream.removeprefix("http://")
         up = http.client.HTTPConnection(host, timeout=30)
         try:
-            headers = {k: v for k, v in request.headers.items() if k.lower() not in PER_HOP}
-            up.request(self.command, self.path, body, headers)
+            dropped = PER_HOP.union(fault.forget)
+            headers = {k: v for k, v in request.headers.items() if k.lower() not in dropped}
+            place, _, query = self.path.partition("?")
+            kept = [word for word in query.split("&") if word.split("=")[0] not in fault.forget]
+            path = f"{place}?{'&'.join(kept)}" if query else place
+            up.request(self.command, path, body, headers)
             answer = up.getresponse()
             content = answer.read()
             passed = {k: v for k, v in answer.getheaders() if k.lower() not in PER_HOP}

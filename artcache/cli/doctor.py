@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ from .output import Output
 
 if TYPE_CHECKING:
     from artcache.doctor import Finding
-    from artcache.doctor.facts import Setting, SettingsFacts
+    from artcache.doctor.facts import Setting, SettingsFacts, StoreFacts
     from artcache.store import StoreSpec
 
 _COLORS = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
@@ -26,8 +26,20 @@ _COLORS = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 @click.option(
     "--to", metavar="DIR", help="Also see what `fetch --to DIR` would get: links or copies."
 )
+@click.option("--no-write", is_flag=True, help="Write nothing to any store.")
+@click.option("--offline", is_flag=True, help="Ask no store at all.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 600),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What all stores together get to answer in.",
+)
 @common
-def doctor_command(session: Session, to: str | None) -> None:
+def doctor_command(
+    session: Session, to: str | None, no_write: bool, offline: bool, timeout: float
+) -> None:
     """Examine this machine, the settings and each store; say what to type where it is wrong.
 
     Exit code 7: a problem of this machine; 6: only ones of stores; 0: none.
@@ -36,15 +48,29 @@ def doctor_command(session: Session, to: str | None) -> None:
 
     from artcache.doctor import clean, exit_code, look
     from artcache.doctor import machine as rules
+    from artcache.doctor.probe import examine
+    from artcache.doctor.stores import judge as judge_store
     from artcache.home import Home
 
     settings, loaded = _settings(session)
+    wait = examine(() if offline else loaded.stores, write=not no_write)
     home = Home(Path(session.home).absolute() if session.home else loaded.home)
     facts, errors = look.machine(home, to=Path(to).expanduser() if to else None)
     settings = settings._replace(errors=(*settings.errors, *errors))
-    findings = clean([*rules.judge(facts), *rules.judge_settings(settings)])
+    findings = [*rules.judge(facts), *rules.judge_settings(settings)]
+    answered = wait(timeout)
+    for store in answered:
+        findings += judge_store(store, weight=facts.weight, restricted=facts.restricted)
+    if offline:
+        findings += [_skipped(spec) for spec in loaded.stores]
+    findings = clean(findings)
     _print(session.output, findings)
-    session.output.result({"findings": [finding._asdict() for finding in findings]})
+    session.output.result(
+        {
+            "findings": [finding._asdict() for finding in findings],
+            "stores": [_numbers(store) for store in answered],
+        }
+    )
     if code := exit_code(findings):
         click.get_current_context().exit(code)
 
@@ -96,6 +122,31 @@ def _origins(session: Session, loaded: config.Config) -> Iterator[Setting]:
 def _shown(spec: StoreSpec) -> str:
     mode = "" if spec.mode == "readwrite" else f"{spec.mode}:"
     return f"{'public:' * spec.public}{mode}{spec.url}"
+
+
+def _skipped(spec: StoreSpec) -> Finding:
+    from artcache.doctor import Finding
+
+    return Finding(spec.url, "reach", "note", "not asked", "artcache doctor, without --offline")
+
+
+def _numbers(store: StoreFacts) -> dict[str, Any]:
+    """What was measured, for programs."""
+    from artcache.doctor import scrubbed
+
+    return {
+        "url": scrubbed(store.spec.url),
+        "mode": store.spec.mode,
+        "public": store.spec.public,
+        "identity": scrubbed(store.identity),
+        "answer": store.answer,
+        "artifacts": store.artifacts,
+        "up": store.up,
+        "down": store.down,
+        "skew": store.skew,
+        "create_only": store.create_only,
+        "leases": store.leases,
+    }
 
 
 # -- what is printed ----------------------------------------------------------------------

@@ -43,6 +43,7 @@ def clean(findings: Iterable[Finding]) -> list[Finding]:
 def scrubbed(text: str) -> str:
     """Without what a URL should not hold (a password, a signed query), or a token by itself."""
     text = re.sub(r"(?<=://)[^/@\s'\"]+@", "***@", text)
+    text = re.sub(r"[^\s/@:'\"]+:[^\s/@'\"]+@", "***@", text)
     text = re.sub(r"(?<=[\w/])\?[^\s'\"]*=[^\s'\")]*", "?***", text)
     text = re.sub(r"\b(?:ya29\.|gh[pousr]_|hf_|AKIA|ASIA|Bearer )[\w.-]{8,}", "***", text)
     return " ".join(text.split())

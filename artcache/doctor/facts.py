@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..detect.report import HostReport
 from ..errors import ArtcacheError
 from ..recipe import Tool
+from ..store import StoreSpec
 
 
 class Weight(NamedTuple):
@@ -76,6 +78,8 @@ class MachineFacts(NamedTuple):
     weight: Weight | None = None
     tools: tuple[Wanted, ...] = ()
     recipes: tuple[str, ...] = ()
+    restricted: Mapping[str, str] = {}
+    """Recipes whose artifacts must not be public, each with the licence that says so."""
     python: str = ""
     packages: Mapping[str, str] = {}
     """Versions by name; empty: not installed."""
@@ -97,3 +101,67 @@ class SettingsFacts(NamedTuple):
     """Variables that nothing reads, each with the one that was meant, or empty."""
     errors: tuple[ArtcacheError, ...] = ()
     """Files and variables that make no sense."""
+
+
+class Fault(NamedTuple):
+    """Why something a store was asked did not work."""
+
+    text: str
+    hint: str = ""
+    cause: str = ""
+    """`denied`, `dns`, `tls`, `timeout`, `refused`, `bucket`, `usage` or empty."""
+
+
+@dataclass
+class StoreFacts:
+    """What one store answered. Filled in as the answers come, so that a store which hangs
+    still tells how far it came."""
+
+    spec: StoreSpec
+    step: str = "open it"
+    """What is under way; empty: all was asked."""
+    adapter: str = ""
+    host: str = ""
+    """The server that is asked; empty for a folder."""
+    identity: str = ""
+    writable: bool = True
+    """Whether stores of this kind can be written at all."""
+    exclusive: bool = True
+    """Whether stores of this kind have an exclusive create."""
+    lists: bool = True
+    silent: float = 0.0
+    """Seconds after which it was given up, if it did not answer all in time."""
+    fault: Fault | None = None
+    """Why it could not be used at all."""
+
+    there: bool | None = None
+    """Whether a folder exists; None: not a folder."""
+    answer: float | None = None
+    """Seconds until the first answer, with the time to connect."""
+    unreadable: Fault | None = None
+    root: bytes | None = None
+    """`artcache.json`; None: it has none."""
+    artifacts: int | None = None
+    more: bool = False
+    """There are more, which were not counted."""
+    recipes: frozenset[str] = frozenset()
+    largest: int = 0
+    """Bytes of its largest pack among those that were seen."""
+    unlisted: Fault | None = None
+
+    tried: bool = False
+    """Whether it was written to."""
+    unwritten: Fault | None = None
+    same: bool | None = None
+    """Whether what was read back is what was written."""
+    create_only: bool | None = None
+    """Whether a second write of the same name was refused."""
+    undeleted: Fault | None = None
+    leases: bool | None = None
+    """Whether an object is replaced only by who read its present version."""
+    unreplaced: Fault | None = None
+    skew: float | None = None
+    """Seconds by which its clock is ahead of this machine's."""
+    up: float | None = None
+    """Bytes a second."""
+    down: float | None = None

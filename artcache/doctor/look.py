@@ -48,6 +48,11 @@ def machine(
         weight=_heaviest(recipes),
         tools=_tools(recipes),
         recipes=tuple(recipe.name for recipe in recipes),
+        restricted={
+            recipe.name: recipe.licence or "its licence"
+            for recipe in recipes
+            if not recipe.redistributable
+        },
         python=platform.python_version(),
         packages=_packages(),
         umask=_umask(),

@@ -25,7 +25,7 @@ from .. import pins
 from ..cache import Cache
 from ..errors import ArtcacheError, ObjectExists, ObjectNotFound, OverLimit, UsageError
 from ..key import canonical_json
-from ..layout import PACKS, SIBLINGS, TRASH, WANTED, Listed, pack_name
+from ..layout import PACKS, PROBES, SIBLINGS, TRASH, WANTED, Listed, pack_name
 from ..manifest import MAX_BYTES
 from ..store import Littered, StoredObject
 from ..tier import Tier
@@ -41,6 +41,7 @@ _DOUBLE = re.compile(r"([0-9a-f]{64})(?: ?\(\d+\)\.pack|\.pack ?\(\d+\))")
 _TRASHED = re.compile(r"(\d{1,12})-([0-9a-f]{16})\.pack")
 _OLD = (
     ("v1/leases", "lease", DAY),
+    (PROBES, "probe", DAY),
     ("v1/quarantine", "quarantine", KEPT_LITTER),
     (WANTED, "wanted", 90 * DAY),
 )

@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ..errors import UsageError
 from ..store import Store
+
+if TYPE_CHECKING:
+    from .faults import Limits
 
 GDRIVE_ENDPOINT = "ARTCACHE_GDRIVE_ENDPOINT"
 """Whatever speaks Drive's API, in place of Google's: Google itself has no such variable."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, limits: Limits | None = None) -> Store:
     """The store at `url`: a folder's path or `file://`, `gs://`, `s3://`, `gdrive://`, or to be
     read only `https://` and an archive (a path that ends in `.artcache`).
 
     Opening contacts nothing.
+
+    Args:
+        limits: How long a server may keep us waiting, where there is one.
 
     Raises:
         UsageError: no adapter reads such URLs.
@@ -31,15 +38,15 @@ def open_store(url: str) -> Store:
     if scheme == "file":
         return _folder("/" + unquote(rest).lstrip("/"))
     if scheme in ("gs", "gcs"):
-        return _gcs(rest, url)
+        return _gcs(rest, url, limits)
     if scheme == "s3":
-        return _s3(rest, url)
+        return _s3(rest, url, limits)
     if scheme == "gdrive":
-        return _gdrive(rest, url)
+        return _gdrive(rest, url, limits)
     if scheme in ("https", "http"):
         from .http import HttpStore
 
-        return HttpStore(url)
+        return HttpStore(url, limits=limits)
     raise UsageError(
         f"{url!r}: no store is reached by {scheme}://",
         hint="a store is a folder (/content/drive/MyDrive/artcache), gs://bucket/folder,"
@@ -58,34 +65,35 @@ def _folder(path: str) -> Store:
     return PosixStore(Path(path))
 
 
-def _gcs(rest: str, url: str) -> Store:
+def _gcs(rest: str, url: str, limits: Limits | None) -> Store:
     _need("gcsfs", "gcs", url)
     from .faults import Limits
     from .gcs import GcsBucket
     from .remote import RemoteStore, split
 
     bucket, prefix = split("gs", rest, url)
-    limits = Limits()
+    limits = limits or Limits()
     return RemoteStore(url, GcsBucket(bucket, url, limits), prefix, limits=limits)
 
 
-def _s3(rest: str, url: str) -> Store:
+def _s3(rest: str, url: str, limits: Limits | None) -> Store:
     _need("s3fs", "s3", url)
     from .faults import Limits
     from .remote import RemoteStore, split
     from .s3 import S3Bucket
 
     bucket, prefix = split("s3", rest, url)
-    limits = Limits()
+    limits = limits or Limits()
     return RemoteStore(url, S3Bucket(bucket, url, limits), prefix, limits=limits)
 
 
-def _gdrive(rest: str, url: str) -> Store:
+def _gdrive(rest: str, url: str, limits: Limits | None) -> Store:
     _need("googleapiclient", "gdrive", url)
     from .gdrive import GDriveStore, split
 
     folder, prefix = split(rest, url)
-    return GDriveStore(url, folder, prefix, endpoint=os.environ.get(GDRIVE_ENDPOINT, ""))
+    endpoint = os.environ.get(GDRIVE_ENDPOINT, "")
+    return GDriveStore(url, folder, prefix, limits=limits, endpoint=endpoint)
 
 
 def _need(module: str, extra: str, url: str) -> None:
