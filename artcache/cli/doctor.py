@@ -109,9 +109,11 @@ def _origins(session: Session, loaded: config.Config) -> Iterator[Setting]:
     values = {
         "dir": session.home or str(loaded.home),
         "stores": ", ".join(_shown(spec) for spec in loaded.stores) or "none",
-        "backfill": "yes" if loaded.backfill else "no",
-        "write_policy": loaded.write_policy,
     }
+    for name in loaded._fields:
+        if name not in ("home", "stores", "origins"):
+            value = getattr(loaded, name)
+            values[name] = {True: "yes", False: "no"}.get(value, str(value))
     for name, value in values.items():
         yield Setting(name, value, given.get(name) or loaded.origins.get(name, "default"))
     for name in config.VARIABLES:
