@@ -155,7 +155,7 @@ def _open_up(folder: str | Path) -> None:
                     _open_up(entry.path)
 
 
-def write_at(file: Path, offset: int, data: bytes) -> None:
+def write_at(file: Path, offset: int, data: bytes | memoryview) -> None:
     """Write into a file at an offset; the file is made if need be."""
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

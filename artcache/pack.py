@@ -27,11 +27,13 @@ from .manifest import File, Frame, Manifest, Pack
 from .tree import Scan
 
 LEVEL = 3
+_MEMORY = 56 << 20
+"""Bytes that the frames under way may take."""
 _WORTH = 32
 """A frame is stored verbatim unless zstd saves at least one part in so many."""
 
-Fetch = Callable[[Pack, int, int], bytes]
-"""(pack, offset, length) -> exactly that many bytes of it."""
+Fetch = Callable[[Pack, int, int], "bytes | memoryview"]
+"""(pack, offset, length) -> exactly that many bytes of it, good until the thread's next call."""
 Progress = Callable[[int], object]
 """Called with the raw bytes finished since the last call."""
 
@@ -186,7 +188,7 @@ def unpack(
     _make_folders(manifest, into)
     writer = TreeWriter(manifest.files, into, resumed=resumed)
     local = threading.local()
-    workers = threads() + 1  # so that all cores decode while one waits, for a lock or the disk
+    workers = _workers(manifest, parallel)
     under_way = workers + 1
     free = _buffers(under_way, (frame.raw for frame in manifest.frames))
 
@@ -207,7 +209,6 @@ def unpack(
     rows = segments(sizes, [frame.raw for frame in manifest.frames])
     with ExitStack() as stack:
         stack.callback(writer.close)
-        workers = max(threads(), parallel)
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stack.push(interrupted)
         items = (
@@ -218,6 +219,16 @@ def unpack(
             writer.finish(done.row, done.raw)
             progress(len(done.raw))
             free.append(done.buffer)
+
+
+def _workers(manifest: Manifest, parallel: int) -> int:
+    """How many frames to have under way: one more than cores, so that all decode while one
+    waits for a lock or the disk; as many as the store likes, if memory allows.
+
+    Each worker holds a frame's stored and its raw bytes; one finished frame waits its turn.
+    """
+    largest = max((frame.raw for frame in manifest.frames), default=1)
+    return max(2, min(max(threads() + 1, parallel), (_MEMORY // largest - 1) // 2))
 
 
 def open_frame(
@@ -241,8 +252,6 @@ def open_frame(
             f"pack {pack.blake3[:12]}: the {frame.stored} bytes at {frame.offset} are not"
             " those that were published"
         )
-    if frame.stored == frame.raw and out is None:
-        return memoryview(stored)
     out = memoryview(bytearray(frame.raw)) if out is None else out
     if frame.stored == frame.raw:
         out[:] = stored
@@ -252,7 +261,7 @@ def open_frame(
 
 
 def _decompress(
-    pack: Pack, frame: Frame, stored: bytes, local: threading.local, out: memoryview
+    pack: Pack, frame: Frame, stored: bytes | memoryview, local: threading.local, out: memoryview
 ) -> None:
     import zstandard
 
@@ -273,7 +282,7 @@ def _decompress(
         raise Corrupt(f"{where}: {error}") from None
 
 
-def _frame_end(stored: bytes) -> int:
+def _frame_end(stored: bytes | memoryview) -> int:
     """Where the first zstd frame ends, by its blocks' headers (RFC 8878, 3.1.1)."""
     import zstandard
 

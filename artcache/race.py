@@ -128,7 +128,7 @@ class Contest:
     def fetch(self, inner: Fetch) -> Fetch:
         """`inner`, timed; it raises `Stopped` once the build was quicker."""
 
-        def fetch(pack: Pack, offset: int, length: int) -> bytes:
+        def fetch(pack: Pack, offset: int, length: int) -> bytes | memoryview:
             if self.winner == BUILT:
                 raise Stopped("the build was quicker")
             self.pace.asked(length)

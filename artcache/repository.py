@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ from .layout import siblings_folder as siblings_folder
 from .manifest import MAX_BYTES, Manifest, Pack
 from .pack import Fetch, Progress, open_frame, unpack
 from .partial import Partial
-from .store import Abortable, Probed, Store
+from .store import Abortable, Filling, Probed, Store
 
 _MOST_SIBLINGS = 1000
 _BAD_HINT = (ObjectNotFound, OverLimit, UsageError, ValueError, RecursionError)
@@ -66,6 +67,7 @@ class Repository:
         self.store = store
         self.problems: list[str] = []
         """Objects that were found bad and what became of them; the caller reports them."""
+        self._local = threading.local()
         self._moved: dict[str, str] = {}
 
     @property
@@ -214,7 +216,7 @@ class Repository:
 
         Args:
             partial: Of this manifest. What it has already is not read again.
-            fetch: Reads stored bytes, in place of `self.fetch`.
+            fetch: Reads stored bytes, in place of `self.lend`.
 
         Raises:
             Corrupt: a byte is not what was published, or the pack is gone, twice in
@@ -225,7 +227,7 @@ class Repository:
         def read(into: Path) -> None:
             unpack(
                 found.manifest,
-                fetch or self.fetch,
+                fetch or self.lend,
                 into,
                 parallel=self.store.traits.parallel,
                 abort=self.abort,
@@ -275,17 +277,27 @@ class Repository:
             self._moved.pop(name, None)
             return self.store.get_range(name, offset, length)  # it may be back by now
 
+    def lend(self, pack: Pack, offset: int, length: int) -> bytes | memoryview:
+        """`fetch` into memory of the calling thread's, good until its next call."""
+        name = pack_name(pack.blake3)
+        if isinstance(self.store, Filling) and name not in self._moved:
+            if len(getattr(self._local, "memory", b"")) < length:
+                self._local.memory = bytearray(length)
+            out = memoryview(self._local.memory)[:length]
+            with contextlib.suppress(ObjectNotFound):
+                self.store.fill(name, offset, out)
+                return out
+        return self.fetch(pack, offset, length)
+
     def bad_packs(self, manifest: Manifest) -> dict[Pack, str]:
         """Read every stored byte of an artifact; the packs that fail, each with why."""
-        import threading
-
         local, bad = threading.local(), {}
         for frame in manifest.frames:
             pack = manifest.packs[frame.pack]
             if pack in bad:
                 continue
             try:
-                open_frame(pack, frame, self.fetch, local)
+                open_frame(pack, frame, self.lend, local)
             except (Corrupt, ObjectNotFound) as error:
                 bad[pack] = str(error)
         return bad

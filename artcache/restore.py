@@ -125,7 +125,8 @@ def restore(
         _tell_partial(cache, manifest, partial)
         staged = staging / "entry"
         staged.mkdir()
-        fetch = _keeping(tier.repository.fetch, kept) if kept else tier.repository.fetch
+        lend = tier.repository.lend
+        fetch = _keeping(lend, kept) if kept else lend
         if contest:
             contest.pace.total = _missing(manifest, partial)
             fetch = contest.fetch(fetch)
@@ -162,7 +163,7 @@ def _tell_partial(cache: Cache, manifest: Manifest, partial: Partial) -> None:
 def _keeping(fetch: Fetch, folder: Path) -> Fetch:
     """`fetch` that also writes what it read where the pack's file has it."""
 
-    def keeping(pack: Pack, offset: int, length: int) -> bytes:
+    def keeping(pack: Pack, offset: int, length: int) -> bytes | memoryview:
         data = fetch(pack, offset, length)
         with contextlib.suppress(OSError):  # then the file is not whole, and that is seen
             write_at(folder / pack.blake3, offset, data)

@@ -144,6 +144,16 @@ class Abortable(Protocol):
 
 
 @runtime_checkable
+class Filling(Protocol):
+    """A store that reads into memory which is used again and again: new memory for each
+    read costs about as much as the reading."""
+
+    def fill(self, name: str, offset: int, out: memoryview) -> None:
+        """As `get_range`, as many bytes as `out` holds."""
+        ...
+
+
+@runtime_checkable
 class Littered(Protocol):
     """A store in which killed writers leave things that are no objects."""
 

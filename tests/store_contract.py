@@ -23,7 +23,7 @@ from artcache.errors import (
     OverLimit,
     UsageError,
 )
-from artcache.store import Littered, Store, StoreTraits
+from artcache.store import Filling, Littered, Store, StoreTraits
 
 NAME = "v1/manifests/thing/0a.json"
 PACK = "v1/packs/0a/0a.pack"
@@ -72,6 +72,10 @@ class StoreContract:
         data = bytes(i % 251 for i in range(1000))
         store.create(PACK, data)
         assert store.get_range(PACK, offset, length) == data[offset : offset + length]
+        if isinstance(store, Filling):
+            out = bytearray(length)
+            store.fill(PACK, offset, memoryview(out))
+            assert out == data[offset : offset + length]
 
     @pytest.mark.parametrize(("offset", "length"), [(0, 11), (9, 2), (10, 1), (5000, 1)])
     def test_a_range_beyond_the_end_is_corrupt(

@@ -47,11 +47,11 @@ class Leaving(PosixStore):
         super().__init__(folder)
         self.serves, self.served = serves, 0
 
-    def get_range(self, name: str, offset: int, length: int) -> bytes:
+    def fill(self, name: str, offset: int, out: memoryview) -> None:
         self.served += 1
         if self.served > self.serves:
             raise StoreUnavailable("the link broke")
-        return super().get_range(name, offset, length)
+        super().fill(name, offset, out)
 
 
 class World:
@@ -192,9 +192,9 @@ import sys, time
 from pathlib import Path
 from tests import test_partial as t
 class Slow(t.PosixStore):
-    def get_range(self, *rest):
+    def fill(self, *rest):
         time.sleep(0.1)
-        return super().get_range(*rest)
+        super().fill(*rest)
 t.artcache.Cache([Slow(Path(sys.argv[1]))], home=sys.argv[2], host=t.HOST).fetch(t.thing)
 """
 
@@ -217,10 +217,10 @@ def _marked(world: World) -> Iterator[Path]:
 
 def test_ctrl_c_keeps_what_is_there(world: World) -> None:
     class Interrupted(Leaving):
-        def get_range(self, name: str, offset: int, length: int) -> bytes:
+        def fill(self, name: str, offset: int, out: memoryview) -> None:
             if self.served == self.serves:
                 raise KeyboardInterrupt
-            return super().get_range(name, offset, length)
+            super().fill(name, offset, out)
 
     with pytest.raises(KeyboardInterrupt):
         world.cache(Interrupted(world.folder / "store", 4)).fetch(thing)

@@ -84,19 +84,23 @@ class PosixStore:
             return file.read(limit)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
+        data = bytearray(length)
+        self.fill(name, offset, memoryview(data))
+        return bytes(data)
+
+    def fill(self, name: str, offset: int, out: memoryview) -> None:
         with self._errors(name):
             handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
             try:
-                data = os.pread(handle, length, offset)
-                while len(data) < length:
-                    more = os.pread(handle, length - len(data), offset + len(data))
-                    if not more:
+                done = 0
+                while done < len(out):
+                    count = os.preadv(handle, [out[done:]], offset + done)
+                    if not count:
                         raise Corrupt(
-                            f"{self.url}: {name} ends at byte {offset + len(data)}, before its"
-                            f" {offset + length}"
+                            f"{self.url}: {name} ends at byte {offset + done}, before its"
+                            f" {offset + len(out)}"
                         )
-                    data += more
-                return data
+                    done += count
             finally:
                 os.close(handle)
 
