@@ -403,6 +403,7 @@ def test_some_failures_are_an_exit_code_with_all_results_beside_it(machine: Mach
         (["pull", "--all", "--from", "https://127.0.0.1/x"], 2, "cannot be listed"),
         (["restore", "none.artcache"], 6, "No such file"),
         (["save", "none/x.artcache", "toy"], 7, "No such file"),
+        (["save", "x.artcache", "--recipe", "other"], 2, "nothing to save in the home"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -455,6 +456,17 @@ def test_a_large_tree_goes_across_an_air_gap_in_one_file(bench: Bench) -> None:
     bench.pull(away, open_archive(file))
     entry = away.home.lookup(built.key, verify=True)
     assert entry and picture(entry.path) == picture(built.path)
+
+
+def test_a_save_that_is_broken_off_leaves_nothing(bench: Bench) -> None:
+    cache, file = bench.cache(), bench.folder / "a.artcache"
+    bench.built(cache, "1", "2")
+    before = os.listdir(bench.folder)
+    moves = save(cache, bench.chosen(cache, None), file)
+    assert next(iter(moves)).state == "copied"
+    assert len(os.listdir(bench.folder)) == len(before) + 1
+    moves.close()  # type: ignore[attr-defined]
+    assert os.listdir(bench.folder) == before
 
 
 def test_the_same_artifact_makes_the_same_file_everywhere(machine: Machine) -> None:

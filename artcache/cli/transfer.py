@@ -167,6 +167,8 @@ def save_command(
         raise UsageError("an archive on stdout needs a pipe or file, and leaves no room for JSON")
     with session.cache() as cache, _written(cache, file) as path:
         chosen = choice.among(cache, [cache.tier(origin) if origin else None])
+        if not chosen:
+            raise UsageError(f"there is nothing to save in {origin or 'the home'}")
         say = session.output.note if file == "-" else None
         code = _tell(session, save(cache, chosen, path, overwrite=force), say)
     if file != "-" and not file.endswith(".artcache"):

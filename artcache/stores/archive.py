@@ -43,6 +43,8 @@ class _Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path.expanduser().absolute()
+        self._index: dict[str, Member] = {}
+        self._folders: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -87,9 +89,10 @@ class _Archive:
         return self._member(name).size
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        inside = checked_name(prefix) + "/"
-        members, modified = self._members(), self._modified()
-        names = sorted(members)
+        members, inside = self._members(), checked_name(prefix) + "/"
+        if prefix not in self._folders:
+            return
+        names, modified = sorted(members), self._modified()
         for name in names[bisect.bisect_left(names, inside) :]:
             if not name.startswith(inside):
                 return
@@ -130,7 +133,6 @@ class ArchiveStore(_Archive):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._file: BinaryIO | None = None
-        self._index: dict[str, Member] = {}
         self._opening = threading.Lock()
 
     @property
@@ -148,12 +150,15 @@ class ArchiveStore(_Archive):
         self._refuse()
 
     def _members(self) -> dict[str, Member]:
+        if self._file:
+            return self._index
         with self._opening:
             if self._file is None:
                 try:
                     with contextlib.ExitStack() as stack:
                         file = stack.enter_context(self._path.open("rb"))
                         self._index = zipped.read_index(file.fileno(), self.url)
+                        self._folders = zipped.folders(self._index)
                         stack.pop_all()
                 except OSError as error:
                     words = f"{self.url} cannot be read: {error.strerror}"
@@ -181,7 +186,6 @@ class ArchiveWriter(_Archive):
         self._refuse_existing()
         begin = f".{self._path.name}.saving-"
         self._temporary = self._path.with_name(f"{begin}{os.getpid()}")
-        self._index: dict[str, Member] = {}
         self._end = 0
         with disk_errors(self._path.parent, doing="write the archive"):
             self._sweep(begin)
@@ -213,6 +217,7 @@ class ArchiveWriter(_Archive):
                 raise
             self._end = begin + len(zipped.local_header(name, size, crc)) + size
             self._index[name] = Member(begin, size, crc, self._end)
+            self._folders |= zipped.folders([name])
 
     def finish(self) -> None:
         """Make the file whole, durable, and visible under its name. Raises `Refused`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, NoReturn
 
 from ..errors import BadArchive, UsageError
@@ -217,12 +217,17 @@ def _long(name: str, extra: bytes, shown: list[int], url: str) -> list[int]:
 
 
 def _check_folders(found: Mapping[str, Member], url: str) -> None:
-    folders: set[str] = set()
-    for name in found:
-        while "/" in name and (name := name.rpartition("/")[0]) not in folders:
-            folders.add(name)
-    if clash := folders & found.keys():
+    if clash := folders(found) & found.keys():
         _bad(url, f"{min(clash)} is both an object and a folder")
+
+
+def folders(names: Iterable[str]) -> set[str]:
+    """The folders that objects of these names are in, and those that these are in."""
+    found: set[str] = set()
+    for name in names:
+        while "/" in name and (name := name.rpartition("/")[0]) not in found:
+            found.add(name)
+    return found
 
 
 def _bounded(found: dict[str, Member], end: int, url: str) -> dict[str, Member]:
