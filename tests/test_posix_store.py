@@ -275,7 +275,7 @@ def test_a_disk_that_fails_is_unavailable_and_not_a_miss(
     def fail(*_: object) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "pread", fail)
+    monkeypatch.setattr(os, "preadv", fail)
     monkeypatch.setattr(os, "scandir", fail)
     with pytest.raises(StoreUnavailable, match="Input/output"):
         store.get_range(NAME, 0, 1)
