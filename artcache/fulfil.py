@@ -17,6 +17,8 @@ from .errors import (
 from .layout import FLEXIBLE, siblings_folder
 from .match import judge
 from .toolchain import GpuArch
+from .transfer.choose import Chosen
+from .transfer.send import push
 from .wanted import Record, Wanted, drop
 
 if TYPE_CHECKING:
@@ -86,9 +88,15 @@ def _fulfil(cache: Cache, wanted: Wanted, record: Record, any_source: bool) -> F
         return Fulfilled(wanted, "served", f"{by.hash[:12]} is there")
     if there := wanted.tier.repository.find(keys[0]):
         return Fulfilled(wanted, "kept", _why_not(there.manifest, record))
-    # What the home has already is not published by a fetch, so it is built again.
-    reuse = cache.from_home(keys[0]) is None
-    built = cache.build_variants(recipe, variants, reuse=reuse)
+    if entry := cache.from_home(keys[0]):
+        for moved in push(cache, [Chosen(keys[0], None)], wanted.tier):
+            if moved.error:
+                return Fulfilled(wanted, "kept", str(moved.error))
+        if _server(wanted, record, keys):
+            drop(wanted)
+            return Fulfilled(wanted, "served", "copied from the home")
+        return Fulfilled(wanted, "kept", _why_not(entry.manifest(), record))
+    built = cache.build_variants(recipe, variants, reuse=True)
     if _server(wanted, record, keys):
         drop(wanted)
         return Fulfilled(wanted, "built", "", built)

@@ -80,12 +80,13 @@ class Targets:
         for built in builts:
             if missing := [url for url in needed if url in built.unpublished]:
                 key = built.fetched.key
+                commands = [f"`artcache push {key.hash[:12]} --to {url}`" for url in missing]
                 raise NotPublished(
                     f"{key.recipe} {key.hash[:12]} was built and is in the home, but the write"
                     f" policy {self._cache.write_policy!r} asks for it in "
                     + "; ".join(f"{url}: {built.unpublished[url]}" for url in missing),
-                    hint=f"`artcache fetch {key.recipe}` uses it all the same;"
-                    f" `artcache build {key.recipe}` builds and publishes once more",
+                    hint=f"`artcache fetch {key.recipe}` uses it all the same; publish it with"
+                    f" {', '.join(commands)}",
                 )
 
 

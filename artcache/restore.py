@@ -173,8 +173,8 @@ def _keeping(fetch: Fetch, folder: Path) -> Fetch:
 
 
 def fill_others(cache: Cache, recipe: Recipe, key: Key) -> None:
-    """Copy what is in the home to every store that may be written and lacks it, from one
-    that has it. What goes wrong is a warning."""
+    """Copy what is in the home to every store that may be written and lacks it: as a store
+    has it, or else from the home. What goes wrong is a warning."""
     lacking, source = [], None
     for tier in cache.tiers:
         if tier.down:
@@ -194,10 +194,17 @@ def fill_others(cache: Cache, recipe: Recipe, key: Key) -> None:
         with cache.home.staging() as kept:
             tier, found = source
             _fill(cache, recipe, found, tier, lacking, kept)
-    elif lacking:
-        cache.observer.note(
-            f"no store has {key.recipe} {key.hash[:12]}; `artcache build {key.recipe}` publishes it"
-        )
+        return
+    from .transfer.choose import Chosen
+    from .transfer.send import push
+
+    for tier in lacking:
+        for moved in push(cache, [Chosen(key, None, named=False)], tier):
+            name = f"{key.recipe} {key.hash[:12]}"
+            if moved.error:
+                cache.observer.warn(f"{name} was not copied to {tier.url}: {moved.error}")
+            else:
+                cache.observer.note(f"{name} {moved.state} from the home to {tier.url}")
 
 
 def _is_filled(cache: Cache, tier: Tier, asked: bool | None) -> bool:

@@ -46,7 +46,7 @@ BESIDE = {
     "race": "builder cache repository tier",
     "publish": "builder cache tier",
     "wanted": "cache match survey tier",
-    "fulfil": "builder cache match repository wanted",
+    "fulfil": "builder cache match repository transfer wanted",
     "cache": "repository builder match present restore supply survey tier wanted",
     "builder": "cache publish repository restore tier turns",
     "turns": "cache repository tier",

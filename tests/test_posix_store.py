@@ -97,6 +97,22 @@ class TestMountedDrive(StoreContract):
     def store(self, drive: Path) -> Store:
         return PosixStore(drive / f"store {len(os.listdir(drive))}" / "cache")
 
+    def test_one_that_can_only_be_read_is_denied(self, drive: Path, tmp_path: Path) -> None:
+        (drive / "shared").mkdir()
+        done = subprocess.run(["mount", "--bind", drive, tmp_path], check=False)
+        if done.returncode:
+            pytest.skip("nothing can be mounted here")
+        try:
+            store = PosixStore(tmp_path / "shared")
+            assert not store.traits.exclusive_create
+            store.probe()
+            assert os.listdir(drive / "shared") == []
+            subprocess.run(["mount", "-o", "remount,ro,bind", tmp_path], check=True)
+            with pytest.raises(StoreDenied, match="Read-only"):
+                store.probe()
+        finally:
+            subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
     def test_it_is_seen_to_be_one(self, store: PosixStore, tmp_path: Path) -> None:
         assert (store.traits.exclusive_create, store.traits.durable_on_return) == (False, False)
         assert PosixStore(tmp_path).traits.exclusive_create

@@ -203,6 +203,15 @@ def test_the_command_line_and_the_environment_ask_for_it(tmp_path: Path) -> None
     assert f"copied from {far} to {near}" in note
 
 
+def test_a_home_that_alone_has_it_fills_stores_too(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    assert machine.run("fetch", "toy").code == 0
+    done = machine.run("fetch", "toy", "--store", machine.store, "--backfill", "--json")
+    assert done.json["result"]["origin"] == "home"
+    assert "copied from the home" in done.json["notes"][0]
+    assert len(machine.manifests()) == len(machine.packs()) == 1
+
+
 # -- the write policy ---------------------------------------------------------------------
 
 
@@ -286,6 +295,18 @@ def test_a_group_is_published_whole_before_the_policy_speaks(tmp_path: Path) -> 
     assert (done.code, done.json["error"]["code"]) == (6, "not-published")
     assert len(machine.manifests()) == 2
     assert machine.run(*words, "--json").code == 0
+
+
+def test_the_hint_publishes_what_was_built(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.store.mkdir()
+    (machine.store / "v1").write_text("a file stands where a folder should be")
+    done = machine.run("fetch", "toy", "--store", machine.store, "--write-policy", "all", "--json")
+    assert done.json["error"]["code"] == "not-published"
+    command = done.json["error"]["hint"].rpartition("publish it with `artcache ")[2].rstrip("`")
+    (machine.store / "v1").unlink()
+    assert machine.run(*command.split()).code == 0
+    assert len(machine.manifests()) == 1
 
 
 # -- the probe ----------------------------------------------------------------------------

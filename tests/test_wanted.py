@@ -127,7 +127,8 @@ def test_what_the_builder_s_home_has_already_is_published(tmp_path: Path, store:
     machine.run("fetch", "toy", "--store", tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "elsewhere")
     machine_at(tmp_path, "wanter", store).run("fetch", "toy", "--build", "never")
-    assert machine.run("build", "--wanted").code == 0
+    done = machine.run("build", "--wanted", "--json", TOY_FAIL="compile")
+    assert [row["reason"] for row in done.json["result"]] == ["copied from the home"]
     assert records(store) == []
 
 
