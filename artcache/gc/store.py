@@ -248,13 +248,12 @@ class _Collector:
         """What earlier runs moved: some of it may be named again, the old rest goes."""
         for one, named, stored in self.ledger.trash():
             age = self.now - one.since
-            kept = self.rules.grace
-            if one.run in self.others:  # at work, or killed at it
-                kept = max(kept, _SHORT)
+            if one.run in self.others and age < _SHORT:
+                continue  # that run is at work with it
             if named and not stored:
                 if not self.dry_run:
                     self._bring_back(one.blake3, one.name)
-            elif age >= kept and not self.unreadable:
+            elif age >= self.rules.grace and not self.unreadable:
                 if not self.dry_run:
                     self.store.delete(one.name)
                 why = f"no manifest named it for {ago(age)}"
