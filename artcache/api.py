@@ -15,6 +15,7 @@ from .store import StoreSpec, WritePolicy
 
 if TYPE_CHECKING:
     from .builder import Built
+    from .compression import Compression
     from .events import Observer
     from .match import Match
     from .store import Store
@@ -34,6 +35,7 @@ class Cache(cache.Cache):
         backfill: bool | None = None,
         write_policy: WritePolicy | None = None,
         race: bool | None = None,
+        compression: Compression | None = None,
     ) -> None:
         """Args:
         stores: Asked in this order after the home. A string is a folder or URL,
@@ -45,6 +47,7 @@ class Cache(cache.Cache):
         write_policy: Which stores must have taken what was built: none (`ignore`), the
             `first` that may be written, or `all`.
         race: Whether a fetch that takes longer than the build did runs against a build.
+        compression: How hard what is published is compressed: `fast`, `default`, `small`.
         """
         settings = config.load()
         place = Home(settings.home if home is None else Path(home).absolute())
@@ -58,6 +61,7 @@ class Cache(cache.Cache):
             backfill=settings.backfill if backfill is None else backfill,
             write_policy=write_policy or settings.write_policy,
             race=settings.race if race is None else race,
+            compression=compression or settings.compression,
         )
 
     def tier(self, url: str) -> cache.Tier:

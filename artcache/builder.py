@@ -273,7 +273,13 @@ class _Job:
             self.observer.progress(done, total)
 
         with pack_file.open("wb") as out:
-            packed = pack.write(self.tree, self.found, out, progress=progress)
+            packed = pack.write(
+                self.tree,
+                self.found,
+                out,
+                compression=self.cache.compression,
+                progress=progress,
+            )
         base = self._manifest(packed.files, self.found)
         if not packed.frames:
             return base

@@ -27,6 +27,7 @@ from .tier import Tier as Tier
 
 if TYPE_CHECKING:
     from .builder import Built
+    from .compression import Compression
     from .key import Key
     from .match import Match
     from .process import Runner
@@ -105,6 +106,7 @@ class Cache:
         backfill: bool = False,
         write_policy: WritePolicy = "ignore",
         race: bool = False,
+        compression: Compression = "default",
     ) -> None:
         """Args:
         home: Where trees live on this machine.
@@ -118,6 +120,7 @@ class Cache:
         write_policy: Which stores must have taken what was built: none, the `first`
             that may be written, or `all` of them.
         race: Whether a fetch that takes longer than the build did runs against a build.
+        compression: How hard what is published is compressed.
         """
         self.home = home
         self.tiers = list(tiers)
@@ -128,6 +131,7 @@ class Cache:
         self.backfill = backfill
         self.write_policy = write_policy
         self.race = race
+        self.compression = compression
 
     @property
     def host(self) -> HostFacts:

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, get_args
 
+from .compression import Compression
 from .errors import BadConfig, UsageError
 from .store import StoreSpec, WritePolicy
 
 PROJECT_FILE = "artcache.toml"
 VARIABLES = tuple(
     f"ARTCACHE_{name}"
-    for name in "DIR STORES BACKFILL WRITE_POLICY RACE ARCH CUDA GDRIVE_ENDPOINT TREE".split()
+    for name in [
+        *"DIR STORES BACKFILL WRITE_POLICY RACE COMPRESSION ARCH CUDA".split(),
+        *"GDRIVE_ENDPOINT TREE".split(),
+    ]
 )
 """Every variable that anything here reads or, for its children, sets."""
-_KEYS = ("dir", "stores", "backfill", "write_policy", "race")
+_KEYS = ("dir", "stores", "backfill", "write_policy", "race", "compression")
 _STORE_KEYS = ("url", "mode", "public", "backfill")
 _POLICIES = get_args(WritePolicy)
+_COMPRESSIONS = get_args(Compression)
 _WORDS = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False, "": False}  # fmt: skip
 
@@ -35,6 +40,7 @@ class Config(NamedTuple):
     write_policy: WritePolicy
     race: bool
     """Whether a fetch that takes longer than the build did runs against a build."""
+    compression: Compression
     origins: Mapping[str, str]
     """By a setting's name in a file: that file, an environment variable or `default`."""
 
@@ -45,7 +51,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     `ARTCACHE_DIR` names the home. `ARTCACHE_STORES` lists stores, separated by
     commas or line ends, each `URL` or `read:URL`, `write:URL`. `ARTCACHE_BACKFILL`
     is 1 or 0, for every store; `ARTCACHE_WRITE_POLICY` is ignore, first or all;
-    `ARTCACHE_RACE` is 1 or 0.
+    `ARTCACHE_RACE` is 1 or 0; `ARTCACHE_COMPRESSION` is fast, default or small.
 
     Raises:
         BadConfig: a file that is not as docs/cli.md says; names file and entry.
@@ -54,7 +60,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     environ = os.environ if environ is None else environ
     found: dict[str, Any] = {
         "dir": default_home(environ), "stores": (), "backfill": False, "write_policy": "ignore",
-        "race": False,
+        "race": False, "compression": "default",
     }  # fmt: skip
     origins = dict.fromkeys(found, "default")
     for path in files(environ, cwd):
@@ -67,9 +73,8 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     stores: tuple[StoreSpec, ...] = found["stores"]
     if "backfill" in body:
         stores = tuple(store._replace(backfill=None) for store in stores)
-    return Config(
-        found["dir"], stores, found["backfill"], found["write_policy"], found["race"], origins
-    )
+    home = found.pop("dir")
+    return Config(home=home, origins=origins, **{**found, "stores": stores})
 
 
 def _from_file(body: dict[str, Any], path: str) -> dict[str, Any]:
@@ -77,9 +82,9 @@ def _from_file(body: dict[str, Any], path: str) -> dict[str, Any]:
         body["dir"] = Path(_resolved(body["dir"], path))
     if "stores" in body:
         body["stores"] = _stores(body["stores"], path)
-    policy = body.get("write_policy", "ignore")
-    if policy not in _POLICIES:
-        raise BadConfig(f"{path}: write_policy is {policy!r}: {', '.join(_POLICIES)}")
+    for name, words in (("write_policy", _POLICIES), ("compression", _COMPRESSIONS)):
+        if name in body and body[name] not in words:
+            raise BadConfig(f"{path}: {name} is {body[name]!r}: {', '.join(words)}")
     _check_bool(body, "backfill", path)
     _check_bool(body, "race", path)
     return body
@@ -95,15 +100,16 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if (variable := f"ARTCACHE_{name.upper()}") in environ:
             body[name] = _flag(variable, environ[variable])
     if given := environ.get("ARTCACHE_WRITE_POLICY"):
-        body["write_policy"] = write_policy(given, "ARTCACHE_WRITE_POLICY")
+        body["write_policy"] = _one_of(_POLICIES, given, "ARTCACHE_WRITE_POLICY")
+    if given := environ.get("ARTCACHE_COMPRESSION"):
+        body["compression"] = _one_of(_COMPRESSIONS, given, "ARTCACHE_COMPRESSION")
     return body
 
 
-def write_policy(word: str, origin: str) -> WritePolicy:
-    """Raises `UsageError`."""
-    if word not in _POLICIES:
-        raise UsageError(f"{origin} is {word!r}", hint=f"one of {', '.join(_POLICIES)}")
-    return cast(WritePolicy, word)
+def _one_of(words: Sequence[str], word: str, origin: str) -> str:
+    if word not in words:
+        raise UsageError(f"{origin} is {word!r}", hint=f"one of {', '.join(words)}")
+    return word
 
 
 def _flag(name: str, text: str) -> bool:

@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from . import digest
+from .compression import Compression, Compressor
 from .errors import BuildFailed, Corrupt
 from .frames import Digests, Segment, cut, in_order, segments, threads
 from .lay import SMALL_PIECE, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
 from .tree import Scan
 
-LEVEL = 3
 _MEMORY = 56 << 20
 """Bytes that the frames under way may take."""
-_WORTH = 32
-"""A frame is stored verbatim unless zstd saves at least one part in so many."""
 
 Fetch = Callable[[Pack, int, int], "bytes | memoryview"]
 """(pack, offset, length) -> exactly that many bytes of it, good until the thread's next call."""
@@ -52,13 +50,10 @@ def write(
     found: Scan,
     out: BinaryIO,
     *,
-    level: int = LEVEL,
+    compression: Compression = "default",
     progress: Progress = lambda count: None,
 ) -> Packed:
     """Write a tree's pack to `out`.
-
-    Args:
-        level: zstd's, 1 to 19.
 
     Raises:
         BuildFailed: a file changed while it was read.
@@ -78,7 +73,10 @@ def write(
         for segment in row:
             if digests.is_whole(segment):
                 digests.whole(segment, raw[segment.at : segment.at + segment.length])
-        stored = _compress(local, raw, level)
+        compressor = getattr(local, "compressor", None)
+        if compressor is None:
+            compressor = local.compressor = Compressor(compression)
+        stored = compressor.compress(raw)
         return _Done(row, raw, buffer), stored, digest.blake3(stored)
 
     hasher, frames, offset = digest.blake3_hasher(), [], 0
@@ -138,18 +136,6 @@ def _read_segments(root: Path, found: Scan, row: Sequence[Segment], raw: memoryv
                 done += count
         finally:
             os.close(handle)
-
-
-def _compress(local: threading.local, raw: memoryview, level: int) -> bytes | memoryview:
-    compressor = getattr(local, "compressor", None)
-    if compressor is None:
-        import zstandard
-
-        compressor = local.compressor = zstandard.ZstdCompressor(
-            level=level, write_checksum=False, write_content_size=True
-        )
-    stored: bytes = compressor.compress(raw)
-    return stored if len(stored) <= len(raw) - len(raw) // _WORTH - 1 else raw
 
 
 # -- unpacking ----------------------------------------------------------------------------

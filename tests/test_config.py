@@ -200,6 +200,16 @@ def test_a_folder_in_place_of_the_file_is_told(project: Path) -> None:
         config.load()
 
 
+def test_compression_is_set_by_a_file_and_by_the_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.load().compression == "default"
+    project.write_text('compression = "small"')
+    assert config.load().compression == "small"
+    monkeypatch.setenv("ARTCACHE_COMPRESSION", "fast")
+    assert config.load().compression == "fast"
+
+
 # -- filling stores and the write policy ---------------------------------------------------
 
 
@@ -227,7 +237,12 @@ def test_the_environment_decides_for_every_store(
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("ARTCACHE_BACKFILL", "maybe"), ("ARTCACHE_WRITE_POLICY", "l0"), ("ARTCACHE_RACE", "2")],
+    [
+        ("ARTCACHE_BACKFILL", "maybe"),
+        ("ARTCACHE_WRITE_POLICY", "l0"),
+        ("ARTCACHE_RACE", "2"),
+        ("ARTCACHE_COMPRESSION", "9"),
+    ],
 )
 def test_a_word_in_the_environment_that_means_nothing_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, word: str
@@ -242,11 +257,12 @@ def test_a_word_in_the_environment_that_means_nothing_is_refused(
     [
         'race = "yes"',
         'write_policy = "l0"',
+        "compression = 9",
         'backfill = "yes"',
         '[[stores]]\nurl = "/a"\nbackfill = 1',
     ],
 )
 def test_a_value_in_a_file_that_means_nothing_is_refused(project: Path, line: str) -> None:
     project.write_text(line)
-    with pytest.raises(BadConfig, match=r"(write_policy|backfill|race) is"):
+    with pytest.raises(BadConfig, match=r"(write_policy|compression|backfill|race) is"):
         config.load()

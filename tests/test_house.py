@@ -16,8 +16,8 @@ LONGEST = 400
 FLOORS = {
     1: "errors digest toolchain key manifest needs compat events units layout",
     2: "store process recipe disk",
-    3: "memory frames tree lay partial pack seal home elf fatbin binary detect trust stores"
-    " install",
+    3: "memory frames compression tree lay partial pack seal home elf fatbin binary detect trust"
+    " stores install",
     4: "turns restore publish repository match supply present tier cache builder survey pins gc"
     " transfer wanted fulfil race doctor",
     5: "__init__ __main__ api config cli notebook progress report",
@@ -35,7 +35,8 @@ BESIDE = {
     "recipe": "process",
     "tree": "frames",
     "lay": "frames",
-    "pack": "frames lay tree",
+    "compression": "frames",
+    "pack": "compression frames lay tree",
     "home": "seal tree memory",
     "binary": "elf fatbin",
     "match": "cache repository tier",

@@ -85,7 +85,9 @@ def _settings(session: Session) -> tuple[SettingsFacts, config.Config]:
         loaded = config.load()
     except ArtcacheError as error:
         errors.append(error)
-        loaded = config.Config(config.default_home(os.environ), (), False, "ignore", False, {})
+        loaded = config.Config(
+            config.default_home(os.environ), (), False, "ignore", False, "default", {}
+        )
     specs: Sequence[StoreSpec] = loaded.stores
     if session.names_stores:
         specs = session.specs

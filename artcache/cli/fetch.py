@@ -33,6 +33,13 @@ _write_policy = click.option(
 )
 
 
+_compression = click.option(
+    "--compression",
+    type=click.Choice(["fast", "default", "small"]),
+    help="How hard what is published is compressed.",
+)
+
+
 @click.command("fetch")
 @recipe_argument
 @asking
@@ -64,6 +71,7 @@ _write_policy = click.option(
     help="If fetching takes longer than the build did, build too and keep what is ready first.",
 )
 @_write_policy
+@_compression
 @common
 def fetch_command(
     session: Session,
@@ -77,9 +85,10 @@ def fetch_command(
     backfill: bool | None,
     race: bool | None,
     write_policy: Any,
+    compression: Any,
 ) -> None:
     """Print the path of RECIPE's tree: from the home, from a store, or built."""
-    with session.cache(write_policy=write_policy) as cache:
+    with session.cache(write_policy=write_policy, compression=compression) as cache:
         done = cache.fetch(
             recipe,
             request,
@@ -114,6 +123,7 @@ def fetch_command(
     " then chooses what runs here.",
 )
 @_write_policy
+@_compression
 @common
 def build_command(
     session: Session,
@@ -124,6 +134,7 @@ def build_command(
     wanted: bool,
     any_source: bool,
     write_policy: Any,
+    compression: Any,
 ) -> None:
     """Build RECIPE, cached or not, and publish it. Several --arch make several artifacts.
 
@@ -137,11 +148,12 @@ def build_command(
                 "--wanted builds what the records ask for, and nothing else",
                 hint="leave the other options out, or build a RECIPE without --wanted",
             )
-        build_wanted(session, recipe, any_source=any_source, write_policy=write_policy)
+        settings = {"write_policy": write_policy, "compression": compression}
+        build_wanted(session, recipe, any_source=any_source, **settings)
         return
     if recipe is None:
         raise UsageError("which RECIPE?", hint="artcache build darknet, or artcache build --wanted")
-    with session.cache(write_policy=write_policy) as cache:
+    with session.cache(write_policy=write_policy, compression=compression) as cache:
         results = cache.build_all(recipe, [request] if fat else per_architecture(request))
     for built in results:
         _tell_built(session.output, built)

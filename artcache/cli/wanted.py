@@ -98,14 +98,14 @@ def _row(wanted: Wanted) -> dict[str, Any]:
 
 
 def build_wanted(
-    session: Session, recipe: str | None, *, any_source: bool, write_policy: Any
+    session: Session, recipe: str | None, *, any_source: bool, **settings: Any
 ) -> None:
     """What `build --wanted` does: each record of each store, one after the other."""
     from artcache.fulfil import fulfil
     from artcache.wanted import listed
 
     done: list[Fulfilled] = []
-    with session.cache(write_policy=write_policy) as cache:
+    with session.cache(**settings) as cache:
         for wanted in list(listed(cache, recipe)):
             done.append(fulfil(cache, wanted, any_source=any_source))
             _tell(session.output, done[-1])

@@ -144,7 +144,7 @@ def _home_to_store(cache: Cache, one: Chosen, target: Tier, dry_run: bool) -> Mo
         cache.home.staging() as staging,
         disk_errors(cache.home.root, doing="pack the tree", needed=manifest.size),
     ):
-        packed = _packed(entry, manifest, staging / "pack", _progress(cache, manifest.size))
+        packed = _packed(cache, entry, manifest, staging / "pack")
         done = target.repository.publish(packed, lambda _: staging / "pack")
     return _moved(one, packed, target.url, done)
 
@@ -162,7 +162,7 @@ def _verified(cache: Cache, key: Key, *, verify: bool) -> Entry:
     return entry
 
 
-def _packed(entry: Entry, manifest: Manifest, out: Path, progress: pack.Progress) -> Manifest:
+def _packed(cache: Cache, entry: Entry, manifest: Manifest, out: Path) -> Manifest:
     """Pack a tree of the home. The manifest stays as it was if the pack comes out as before.
 
     Raises:
@@ -171,7 +171,11 @@ def _packed(entry: Entry, manifest: Manifest, out: Path, progress: pack.Progress
     files = tuple((file.path, file.mode, file.size) for file in manifest.files)
     with out.open("wb") as file:
         packed = pack.write(
-            entry.path, Scan(files, manifest.links, manifest.dirs), file, progress=progress
+            entry.path,
+            Scan(files, manifest.links, manifest.dirs),
+            file,
+            compression=cache.compression,
+            progress=_progress(cache, manifest.size),
         )
     if differing := compare(packed.files, manifest.files):
         raise Corrupt(f"{entry.path} changed while it was packed: {', '.join(differing[:5])}")
