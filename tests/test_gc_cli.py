@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import make_gcs_bucket
 
 from tests.toy import Machine
 
@@ -219,3 +220,16 @@ def test_a_store_that_is_not_there_is_said(machine: Machine) -> None:
     done = machine.run("gc", "--store", machine.store, "--yes")
     assert done.code == 6
     assert str(machine.store) in done.err
+
+
+def test_a_bucket_is_collected_like_a_folder(machine: Machine, gcs_url: str) -> None:
+    store = f"gs://{make_gcs_bucket(gcs_url)}/cache"
+    env = {"STORAGE_EMULATOR_HOST": gcs_url}
+    assert machine.run("fetch", "toy", "--store", store, **env).code == 0
+    assert machine.run("pin", "toy", "--store", store, **env).code == 0
+    everything = ("gc", "--store", store, "--older-than", "0", "--grace", "0")
+    assert machine.run(*everything, "--yes", **env).err == "nothing to remove\n"
+    assert machine.run("unpin", "--all", "--store", store, **env).code == 0
+    assert "1 would go" in machine.run(*everything, **env).err
+    assert "1 removed" in machine.run(*everything, "--yes", **env).err
+    assert len(machine.run("ls", "--store", store, "--json", **env).json["result"]) == 1  # home

@@ -40,7 +40,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DOUBLE = re.compile(r"([0-9a-f]{64})(?: ?\(\d+\)\.pack|\.pack ?\(\d+\))")
 _TRASHED = re.compile(r"(\d{1,12})-([0-9a-f]{16})\.pack")
 _OLD = (
-    ("v1/leases", "lease", DAY),
+    ("v1/leases", "lease", _SHORT),
     (PROBES, "probe", DAY),
     ("v1/quarantine", "quarantine", KEPT_LITTER),
     (WANTED, "wanted", 90 * DAY),
@@ -269,7 +269,7 @@ class _Collector:
                 yield removal
         for folder, kind, kept in _OLD:
             for found in self.store.list(folder):
-                if (age := self.now - found.modified) >= kept:
+                if (age := self.now - found.modified) >= max(kept, self.rules.grace):
                     yield self._delete(kind, found.name, f"{ago(age)} old", found.size)
         for run, since in self.others.items():
             if (age := self.now - since) >= max(DAY, self.rules.grace):
