@@ -133,7 +133,7 @@ def test_a_store_is_saved_in_a_file_and_the_file_pushed_to_another(
 
     assert states(list(save(cache, bench.chosen(cache, tier), file))) == ["copied"] * 2
 
-    other = PosixStore(bench.folder / "other")
+    other = STORES[kind](bench.folder / "other", request)
     place = open_archive(file)
     moves = list(push(cache, bench.chosen(cache, place), artcache.cache.Tier(other)))
     assert states(moves) == ["copied"] * 2
@@ -194,6 +194,24 @@ def test_other_content_of_the_same_key_is_told_and_the_first_stays(bench: Bench)
     (moved,) = bench.pull(two, artcache.cache.Tier(store))
     assert (moved.state, moved.differing) == ("differs", ("thing",))
     assert bench.built(two)[0].path.joinpath("thing").read_bytes() == b"another1"
+
+
+def test_what_went_away_since_it_was_chosen_is_said(bench: Bench) -> None:
+    cache, store = bench.cache(), MemoryStore()
+    bench.built(cache)
+    bench.push(cache, store)
+    here, there = bench.chosen(cache, None), bench.chosen(cache, artcache.cache.Tier(store))
+    cache.home.remove(here[0].key)
+    for name in shows(store):
+        store.delete(name)
+    for moves in (
+        push(cache, here, artcache.cache.Tier(store)),
+        push(cache, there, artcache.cache.Tier(MemoryStore())),
+        pull(cache, there),
+    ):
+        (moved,) = moves
+        assert moved.state == "failed"
+        assert "any more" in str(moved.error)
 
 
 def test_a_broken_tree_is_set_aside_and_the_others_are_pushed(bench: Bench) -> None:

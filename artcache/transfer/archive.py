@@ -34,7 +34,7 @@ def save(
         writer.create(ROOT, root_object(_CREATED))
         saved = 0
         ordered = sorted(chosen, key=lambda one: (one.key.recipe, one.key.hash))
-        for moved in push(cache, ordered, Tier(writer, url=writer.url)):
+        for moved in push(cache, ordered, Tier(writer, url=writer.url), phase="save"):
             saved += moved.state == COPIED
             yield moved
         if saved:

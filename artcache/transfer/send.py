@@ -54,10 +54,18 @@ class Moved:
 
 
 def push(
-    cache: Cache, chosen: Sequence[Chosen], target: Tier, *, dry_run: bool = False
+    cache: Cache,
+    chosen: Sequence[Chosen],
+    target: Tier,
+    *,
+    dry_run: bool = False,
+    phase: str = "push",
 ) -> Iterator[Moved]:
     """Publish artifacts of the home, or of another store, in `target`. One that fails
     does not stop the others.
+
+    Args:
+        phase: What the observer is told of each.
 
     Raises:
         StoreDenied: the target can only be read.
@@ -76,6 +84,7 @@ def push(
                 cache.observer.warn(refusal)
             warned.add(refusal)
             return Moved(one.key, _where(one), target.url, REFUSED)
+        cache.observer.phase(phase, f"{one.key.recipe} {one.key.hash[:12]} to {target.url}")
         try:
             return _to_store(cache, one, target, dry_run)
         finally:
@@ -114,13 +123,11 @@ def _each(
 
 
 def _to_store(cache: Cache, one: Chosen, target: Tier, dry_run: bool) -> Moved:
-    name = f"{one.key.recipe} {one.key.hash[:12]}"
-    cache.observer.phase("push", f"{name} to {target.url}")
     if one.place is None:
         return _home_to_store(cache, one, target, dry_run)
     found = one.place.repository.find(one.key)
     if not found:
-        raise ObjectNotFound(f"{one.place.url} has no {name}")
+        raise _gone(one)
     manifest = found.manifest
     if dry_run:
         return _moved(one, manifest, target.url, already(manifest, target.repository))
@@ -135,7 +142,7 @@ def _to_store(cache: Cache, one: Chosen, target: Tier, dry_run: bool) -> Moved:
 
 
 def _home_to_store(cache: Cache, one: Chosen, target: Tier, dry_run: bool) -> Moved:
-    entry = _verified(cache, one.key, verify=not dry_run)
+    entry = _verified(cache, one, verify=not dry_run)
     manifest = entry.manifest()
     there = already(manifest, target.repository)
     if there or dry_run:
@@ -149,16 +156,16 @@ def _home_to_store(cache: Cache, one: Chosen, target: Tier, dry_run: bool) -> Mo
     return _moved(one, packed, target.url, done)
 
 
-def _verified(cache: Cache, key: Key, *, verify: bool) -> Entry:
+def _verified(cache: Cache, one: Chosen, *, verify: bool) -> Entry:
     try:
-        entry = cache.home.lookup(key, verify=verify)
+        entry = cache.home.lookup(one.key, verify=verify)
     except Corrupt as error:
-        where = cache.home.quarantine(key)
+        where, recipe = cache.home.quarantine(one.key), one.key.recipe
         raise Corrupt(
-            f"{error}; it was moved to {where}", hint=f"make it anew: artcache fetch {key.recipe}"
+            f"{error}; it was moved to {where}", hint=f"make it anew: artcache fetch {recipe}"
         ) from None
     if not entry:
-        raise ObjectNotFound(f"{key.recipe} {key.hash[:12]} is not in the home any more")
+        raise _gone(one)
     return entry
 
 
@@ -197,7 +204,7 @@ def _to_home(cache: Cache, one: Chosen, dry_run: bool) -> Moved:
     assert one.place
     found = one.place.repository.find(one.key)
     if not found:
-        raise ObjectNotFound(f"{one.place.url} has no {one.key.recipe} {one.key.hash[:12]}")
+        raise _gone(one)
     with cache.home.lock(one.key, waiting=cache.waiting):
         if entry := cache.from_home(one.key):
             there = Published("home", False, entry.manifest(), True)
@@ -220,6 +227,12 @@ def _moved(one: Chosen, manifest: Manifest, target: str, done: Published | None)
     if not differing and manifest.links != theirs.links:
         differing = tuple(sorted({link.path for link in set(manifest.links) ^ set(theirs.links)}))
     return replace(moved, state=DIFFERS if differing else PRESENT, differing=differing)
+
+
+def _gone(one: Chosen) -> ObjectNotFound:
+    """Another process removed it since it was chosen."""
+    where = one.place.url if one.place else "the home"
+    return ObjectNotFound(f"{where} has no {one.key.recipe} {one.key.hash[:12]} any more")
 
 
 def _where(one: Chosen) -> str:
