@@ -110,7 +110,10 @@ def default() -> Cache:
     )
     paths = config.files(os.environ)
     stamps = tuple((path, os.stat(path).st_mtime_ns) for path in paths)
-    return _default((watched, stamps))
+    cache = _default((watched, stamps))
+    for tier in cache.tiers:
+        tier.down = False  # each call is a command of its own: a Drive may be mounted by now
+    return cache
 
 
 @functools.lru_cache(maxsize=8)

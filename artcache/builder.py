@@ -320,6 +320,7 @@ class _Job:
             try:
                 published.append(tier.repository.publish(manifest, lambda _: pack_file))
                 tier.down = False
+                self.cache.tell_pending(tier.repository.store)
             except ArtcacheError as error:
                 targets.give_up(tier, error)
                 unpublished[tier.url] = str(error)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .key import Key
     from .match import Match
     from .process import Runner
+    from .store import Store
     from .toolchain import HostFacts
 
 BuildPolicy = Literal["missing", "never", "always"]
@@ -132,6 +133,7 @@ class Cache:
         self.write_policy = write_policy
         self.race = race
         self.compression = compression
+        self._told_pending = False
 
     @property
     def host(self) -> HostFacts:
@@ -349,6 +351,15 @@ class Cache:
         for problem in tier.repository.problems:
             self.observer.warn(problem)
         tier.repository.problems.clear()
+
+    def tell_pending(self, store: Store) -> None:
+        """Once: what was written to a mount may still wait on this machine."""
+        from .store import Buffered
+
+        advice = store.flush_advice() if isinstance(store, Buffered) else ""
+        if advice and not self._told_pending:
+            self._told_pending = True
+            self.observer.note(f"before this machine goes away, have it uploaded; {advice}")
 
     def waiting(self, holder: str) -> None:
         self.observer.phase("wait", f"for {holder}, who is making the same")

@@ -30,6 +30,7 @@ from .errors import (
 )
 from .frames import in_order
 from .key import Key
+from .late import late
 from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed, root_object
 from .layout import pack_name as pack_name
 from .layout import siblings_folder as siblings_folder
@@ -256,6 +257,9 @@ class Repository:
                 return into
             except (Corrupt, ObjectNotFound) as error:
                 failure = error  # once may be this machine's own accident
+        if note := late(self.store, found.name, failure):
+            self.problems.append(note)
+            raise Corrupt(note) from failure
         bad = self.bad_packs(found.manifest)
         for pack, why in bad.items():
             self.set_aside(pack_name(pack.blake3), why)

@@ -175,6 +175,15 @@ class Probed(Protocol):
         ...
 
 
+@runtime_checkable
+class Buffered(Protocol):
+    """A store that may not be durable on return."""
+
+    def flush_advice(self) -> str:
+        """What the user does to have all of it stored for certain; '' if it is."""
+        ...
+
+
 def checked_name(name: str) -> str:
     """`name` itself, if it is one that every store can hold.
 

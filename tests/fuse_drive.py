@@ -1,29 +1,56 @@
 """A mounted Drive's look-alike: a FUSE folder over a plain one, with a Drive's bad habits.
 
-    python tests/fuse_drive.py BACKING MOUNTPOINT
+    python tests/fuse_drive.py BACKING MOUNTPOINT [ILLNESS]
 
 Every file is 0600, there are no links, and no create is exclusive: two writers of
-one name both succeed. Runs until it is unmounted. Needs libfuse and `mfusepy`.
+one name both succeed. ILLNESS is a file that says which calls fail (`mounts.Illness`).
+Runs until it is unmounted. Needs libfuse and `mfusepy`.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import sys
+from typing import Any
 
 import mfusepy
 
 
 class Drive(mfusepy.Operations):
-    def __init__(self, backing: str) -> None:
-        self._backing = backing
+    def __init__(self, backing: str, illness: str = "") -> None:
+        self._backing, self._illness = backing, illness
+        self._faults: dict[str, Any] = {}
+
+    def _look(self) -> dict[str, Any]:
+        if self._illness:
+            with open(self._illness) as file:
+                faults = json.load(file)
+            if faults["number"] != self._faults.get("number"):
+                self._faults = faults
+        return self._faults
+
+    def _suffer(self, call: str, path: str) -> None:
+        """Fail, if it is this call's turn."""
+        faults = self._look()
+        fault = faults.get(call)
+        if fault and path != "/":
+            number, times, before = fault
+            faults[call] = [number, times - (before <= 0), before - 1]
+            if before <= 0 < times:
+                raise mfusepy.FuseOSError(number)
+        if path.endswith(tuple(faults.get("unseen", ()))):
+            raise mfusepy.FuseOSError(errno.ENOENT)
+        if call == "open" and path.endswith(tuple(faults.get("closed", ()))):
+            raise mfusepy.FuseOSError(errno.ENOENT)
 
     def _at(self, path: str) -> str:
         return self._backing + path
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, float]:
+        self._suffer("getattr", path)
         facts = os.lstat(self._at(path))
         mode = facts.st_mode if stat.S_ISDIR(facts.st_mode) else stat.S_IFREG | 0o600
         return {
@@ -32,7 +59,9 @@ class Drive(mfusepy.Operations):
         }  # fmt: skip
 
     def readdir(self, path: str, fh: int) -> list[str]:
-        return [".", "..", *os.listdir(self._at(path))]
+        self._suffer("readdir", path)
+        unseen = tuple(self._look().get("unseen", ()))
+        return [".", "..", *(n for n in os.listdir(self._at(path)) if not n.endswith(unseen))]
 
     def mkdir(self, path: str, mode: int) -> None:
         os.mkdir(self._at(path), 0o700)
@@ -44,9 +73,11 @@ class Drive(mfusepy.Operations):
         return os.open(self._at(path), os.O_RDWR | os.O_CREAT, 0o600)
 
     def open(self, path: str, flags: int) -> int:
+        self._suffer("open", path)
         return os.open(self._at(path), flags & ~os.O_EXCL)
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+        self._suffer("read", path)
         return os.pread(fh, size, offset)
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
@@ -81,4 +112,4 @@ class Drive(mfusepy.Operations):
 
 
 if __name__ == "__main__":
-    mfusepy.FUSE(Drive(sys.argv[1]), sys.argv[2], foreground=True, nothreads=True)
+    mfusepy.FUSE(Drive(sys.argv[1], *sys.argv[3:]), sys.argv[2], foreground=True, nothreads=True)

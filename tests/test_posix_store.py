@@ -6,8 +6,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,8 +21,9 @@ from artcache.errors import (
     UsageError,
 )
 from artcache.store import Store, StoreSpec
-from artcache.stores import open_store, posix
+from artcache.stores import mount, open_store, posix
 from artcache.stores.posix import PosixStore
+from tests.mounts import mounted_drive
 from tests.store_contract import NAME, PACK, StoreContract, names
 from tests.world import as_nobody, public_folder, python, small_disk
 
@@ -65,31 +64,8 @@ class TestLikeADrive(StoreContract):
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A real FUSE mount; skips where there can be none."""
-    try:
-        import mfusepy  # noqa: F401
-    except (ImportError, OSError) as error:  # the package, or the library it wraps
-        pytest.skip(f"no real mount: {error}")
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("/dev/fuse cannot be used here: no real mount")
-    top = tmp_path_factory.mktemp("drive")
-    for name in ("backing", "mounted"):
-        (top / name).mkdir()
-    script = Path(__file__).with_name("fuse_drive.py")
-    process = subprocess.Popen(
-        [sys.executable, script, top / "backing", top / "mounted"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for _ in range(100):
-        if (top / "mounted").is_mount() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    if process.poll() is not None:
-        pytest.skip(f"no FUSE mount here: {process.communicate()[1].strip()[-200:]}")
-    yield top / "mounted"
-    subprocess.run(["umount", "--lazy", top / "mounted"], check=True)
-    process.wait(timeout=10)
+    with mounted_drive(tmp_path_factory.mktemp("drive")) as (folder, _):
+        yield folder
 
 
 class TestMountedDrive(StoreContract):
@@ -389,7 +365,7 @@ def test_a_file_where_the_store_should_be_is_named(tmp_path: Path) -> None:
 def test_a_drive_that_was_unmounted_is_unavailable_and_not_a_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(posix, "_DRIVE", str(tmp_path / "drive"))
+    monkeypatch.setattr(mount, "DRIVE", str(tmp_path / "drive"))
     (tmp_path / "drive").mkdir()
     store = PosixStore(tmp_path / "drive" / "MyDrive" / "cache", mount_like=True)
     for use in (
@@ -440,12 +416,12 @@ def test_a_fuse_mount_is_known_by_the_longest_mount_point(
     monkeypatch: pytest.MonkeyPatch, folder: str, fuse: bool
 ) -> None:
     monkeypatch.setattr(disk, "open", lambda *_: io.BytesIO(MOUNTS.encode()), raising=False)
-    assert posix._is_fuse(Path(folder)) is fuse
+    assert mount.is_fuse(Path(folder)) is fuse
 
 
 def test_without_a_table_of_mounts_a_folder_is_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "open", lambda *_: io.BytesIO(b"\n"), raising=False)
-    assert posix._is_fuse(Path("/x")) is False
+    assert mount.is_fuse(Path("/x")) is False
 
 
 # -- URLs ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from artcache import late
 from artcache import repository as room
 from artcache.digest import blake3
 from artcache.errors import (
@@ -416,20 +417,25 @@ def test_a_manifest_over_the_limit_is_left_alone(
 # -- restoring ----------------------------------------------------------------------------
 
 
-def restoring(store: Store, folder: Path) -> Repository:
+def restoring(store: Store, folder: Path, why: str = r"memory:: ") -> Repository:
     """Restore, which fails with Corrupt."""
     repository = Repository(store)
     found = repository.find(key())
     assert found
-    with pytest.raises(Corrupt, match=r"memory:: "):
+    with pytest.raises(Corrupt, match=why):
         repository.restore(found, partial(folder, found))
     return repository
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "gone"])
 def test_a_bad_pack_takes_its_manifest_out_of_the_way(
-    artifact: Artifact, store: MemoryStore, tmp_path: Path, how: str
+    artifact: Artifact,
+    store: MemoryStore,
+    tmp_path: Path,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(late, "_HOUR", 0.0)  # on a Drive a pack may be on its way for an hour
     artifact.publish(store)
     pack = pack_name(artifact.manifest.packs[0].blake3)
     data = bytearray(store.objects.pop(pack))
@@ -446,6 +452,22 @@ def test_a_bad_pack_takes_its_manifest_out_of_the_way(
         [PLAIN if store.traits.exclusive_create else artifact.drive_name] + [pack] * (how != "gone")
     )
     assert artifact.publish(store).first
+    assert restored(store, tmp_path / "back") == picture(artifact.tree)
+
+
+def test_a_drive_s_manifest_stays_while_its_pack_may_be_on_its_way(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    store = MemoryStore(exclusive_create=False)
+    artifact.publish(store)
+    pack = pack_name(artifact.manifest.packs[0].blake3)
+    data = store.objects.pop(pack)
+
+    repository = restoring(store, tmp_path / "into", "still be under way")
+
+    assert len(repository.problems) == 1
+    assert len(manifests(store)) == 1
+    store.objects[pack] = data
     assert restored(store, tmp_path / "back") == picture(artifact.tree)
 
 

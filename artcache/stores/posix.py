@@ -17,9 +17,9 @@ import os
 import pwd
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from .. import digest
 from ..disk import fsync_folder, mount_of
@@ -34,14 +34,16 @@ from ..errors import (
     UsageError,
 )
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
+from . import mount
+from .faults import Passing, persist
+
+_Result = TypeVar("_Result")
 
 _TEMPORARY = ".tmp-"
 _MOMENT = 5.0
 """Seconds; under such a lock a small file is read and written."""
-_GOOD_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.mergerfs", "fuseblk"})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_DRIVE = "/content/drive"
 
 
 class PosixStore:
@@ -52,7 +54,7 @@ class PosixStore:
         mount_like: Whether to treat it as a Drive mount; None: see what is mounted there.
         """
         self._root = folder.expanduser().absolute()
-        self._mount_like = _is_fuse(self._root) if mount_like is None else mount_like
+        self._mount_like = mount.is_mount(self._root) if mount_like is None else mount_like
 
     @property
     def url(self) -> str:
@@ -61,11 +63,11 @@ class PosixStore:
     @property
     def identity(self) -> str:
         """Who writes, and on what kind of file system."""
-        mount = mount_of(self._root)
+        place = mount_of(self._root)
         who = f"user {os.geteuid()}"
         with contextlib.suppress(KeyError):
             who = f"user {pwd.getpwuid(os.geteuid()).pw_name}"
-        return f"{who} on {mount.kind} (mounted at {mount.point})" if mount else who
+        return f"{who} on {place.kind} (mounted at {place.point})" if place else who
 
     @property
     def traits(self) -> StoreTraits:
@@ -77,11 +79,15 @@ class PosixStore:
         )
 
     def get(self, name: str, *, limit: int) -> bytes:
-        with self._errors(name), self._path(name).open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            if length > limit:
-                raise OverLimit(f"{self.url}: {name} has {length} bytes; at most {limit} are read")
-            return file.read(limit)
+        def read() -> bytes:
+            with self._path(name).open("rb") as file:
+                length = os.fstat(file.fileno()).st_size
+                if length > limit:
+                    words = f"{name} has {length} bytes; at most {limit} are read"
+                    raise OverLimit(f"{self.url}: {words}")
+                return file.read(limit)
+
+        return self._patiently(name, read)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         data = bytearray(length)
@@ -89,7 +95,7 @@ class PosixStore:
         return bytes(data)
 
     def fill(self, name: str, offset: int, out: memoryview) -> None:
-        with self._errors(name):
+        def read() -> None:
             handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 done = 0
@@ -104,12 +110,14 @@ class PosixStore:
             finally:
                 os.close(handle)
 
+        self._patiently(name, read)
+
     def size(self, name: str) -> int:
-        with self._errors(name):
-            return self._path(name).stat().st_size
+        return self._patiently(name, lambda: self._path(name).stat().st_size)
 
     def create(self, name: str, content: Content) -> None:
         final = self._path(name)
+        mount.mount_if_asked(self._root)
         with self._errors(name, writing=True):
             if os.path.lexists(final):
                 raise ObjectExists(f"{self.url}: {name} exists")
@@ -165,8 +173,9 @@ class PosixStore:
 
     def probe(self) -> None:
         """Whether a file can be made; one that readers don't see, gone at once."""
+        mount.mount_if_asked(self._root)
         with self._errors("a new object", writing=True):
-            self._check_mounted()
+            mount.check_mounted(self._root)
             folder = next(place for place in (self._root, *self._root.parents) if place.exists())
             if folder != self._root:  # it is made when something is stored
                 if not os.access(folder, os.W_OK | os.X_OK):
@@ -175,6 +184,9 @@ class PosixStore:
             file = folder / f"{_TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}"
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
             file.unlink()
+
+    def flush_advice(self) -> str:
+        return mount.flush(self._root) if self._mount_like else ""
 
     # -- for leases -----------------------------------------------------------------------
 
@@ -210,13 +222,7 @@ class PosixStore:
         """All files below a folder as they are read, hidden ones too; of no hidden folder."""
         todo = [top]
         while todo:
-            with self._errors(prefix):
-                try:
-                    entries = os.scandir(todo.pop())
-                except (FileNotFoundError, NotADirectoryError):
-                    self._check_mounted()
-                    continue
-            with entries:
+            with contextlib.closing(self._entries(todo.pop(), prefix)) as entries:
                 while True:
                     with self._errors(prefix):
                         entry = next(entries, None)
@@ -225,17 +231,32 @@ class PosixStore:
                         if entry.is_dir(follow_symlinks=False):
                             todo += [entry.path] if entry.name[0] != "." else []
                             continue
-                        try:
-                            facts = entry.stat()
-                        except FileNotFoundError:
-                            continue
+                    try:
+                        facts = self._patiently(prefix, entry.stat)
+                    except ObjectNotFound:
+                        continue
                     name = entry.path[len(self.url) :].lstrip("/")
                     yield StoredObject(name, facts.st_size, facts.st_mtime)
+
+    def _entries(self, folder: str, prefix: str) -> Generator[os.DirEntry[str], None, None]:
+        def at_once() -> Sequence[os.DirEntry[str]]:
+            with os.scandir(folder) as found:
+                return tuple(found)
+
+        try:
+            if self._mount_like:  # so that it can be read again
+                yield from self._patiently(prefix, at_once)
+                return
+            found = self._patiently(prefix, lambda: os.scandir(folder))
+        except ObjectNotFound:
+            return
+        with found:
+            yield from found
 
     def _make_folder(self, folder: Path) -> None:
         if folder.is_dir():
             return
-        self._check_mounted()
+        mount.check_mounted(self._root)
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if not self._mount_like:
@@ -273,13 +294,17 @@ class PosixStore:
                 final.unlink()
             raise StoreUnavailable(f"{self.url}: {final.name} read back differently")
 
-    def _check_mounted(self) -> None:
-        """A mount that dropped looks like an empty folder: don't call that a miss."""
-        if f"{self._root}/".startswith(f"{_DRIVE}/") and not Path(_DRIVE, "MyDrive").is_dir():
-            raise StoreUnavailable(
-                f"{self.url}: Google Drive is not mounted at {_DRIVE}",
-                hint="in a notebook cell: from google.colab import drive; drive.mount('/content/drive')",  # noqa: E501
-            )
+    def _patiently(self, name: str, work: Callable[[], _Result]) -> _Result:
+        """Read something; from a mount that has a problem, more than once."""
+
+        def attempt(number: int) -> _Result:
+            with self._errors(name):
+                return work()
+
+        if not self._mount_like:
+            return attempt(1)
+        mount.mount_if_asked(self._root)
+        return persist(mount.PATIENCE, attempt)
 
     @contextlib.contextmanager
     def _errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
@@ -291,7 +316,7 @@ class PosixStore:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             if writing:
                 raise StoreUnavailable(f"{self.url}: {error.strerror}: {error.filename}") from error
-            self._check_mounted()
+            mount.check_mounted(self._root)
             raise ObjectNotFound(f"{self.url} has no {name}") from None
         except OSError as error:
             if error.errno in _REFUSALS:
@@ -300,7 +325,10 @@ class PosixStore:
                     hint=f"check its permissions (ls -ld {shlex.quote(self.url)})"
                     + (f", or configure it as read-only: read:{self.url}" if writing else ""),
                 ) from error
-            raise StoreUnavailable(f"{self.url} does not answer: {error.strerror}") from error
+            words = f"{self.url} does not answer: {error.strerror}"
+            if self._mount_like and error.errno in mount.BROKEN:
+                raise Passing(words, hint=mount.remount(self._root)) from error
+            raise StoreUnavailable(words) from error
 
 
 @contextlib.contextmanager
@@ -360,9 +388,3 @@ def _same(path: Path, content: Content) -> bool:
     if isinstance(content, bytes):
         return path.read_bytes() == content
     return filecmp.cmp(path, content, shallow=False)
-
-
-def _is_fuse(folder: Path) -> bool:
-    """Whether the longest mount point above `folder` is a FUSE file system."""
-    mount = mount_of(folder)
-    return mount is not None and mount.kind.startswith("fuse") and mount.kind not in _GOOD_FUSE
