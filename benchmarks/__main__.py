@@ -1,53 +1,131 @@
-"""`python -m benchmarks [--task NAME]... [--pairs N] [--json FILE]`."""
+"""`python -m benchmarks`: every task, its peers installed first; text, JSON and a page of plots.
+
+Results are kept one file a task, so one task can be run again and the page tells of all.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from . import hit, many, measure, rebuild, report, restore
-from .inputs import work_folder
+from . import again, hit, inputs, many, measure, page, peers, publish, race, rebuild, report
+from . import restore as restores
 
 TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "hit": hit.command,
     "library": hit.library,
-    "restore": restore.restore,
-    "publish": restore.publish,
+    "verify": again.verify,
+    "to": again.to,
+    "restore": restores.restore,
+    "publish": publish.publish,
+    "sizes": publish.sizes,
+    "upgrade": publish.upgrade,
+    "images": restores.images,
+    "tiny": restores.tiny,
+    "big": restores.big,
     "rebuild": rebuild.rebuild,
     "many": many.many,
 }
+NOT_TINY = ("rebuild", "many")
+"""They have one size only: minutes the first time."""
+MINUTES = 2.0
+"""What a task that was never measured here is thought to take."""
 
 
 def main() -> int:
-    """Exit code 1 when a goal was missed or a check failed; a missing peer is neither."""
+    """Exit code 1 when a check failed or, at full scale, a goal was missed; a missing peer
+    is neither."""
     asked = _parser().parse_args()
-    results = []
-    for name in asked.task or TASKS:
-        with work_folder() as work:
+    scale = inputs.choose(asked.scale)
+    results = report.Results(asked.results or inputs.KEPT / "results" / scale.name)
+    names = asked.task or [name for name in TASKS if scale.name != "tiny" or name not in NOT_TINY]
+    if asked.resume:
+        names = [name for name in names if not results.is_current(name)]
+    lacking = _install(asked.install)
+    if names:
+        _say(f"{len(names)} tasks, about {_estimate(names, results):.0f} minutes")
+    for name in names:
+        result = _run(name, asked.pairs or scale.pairs)
+        result["goals_count"] = scale.name == "full"
+        results.keep(name, result)
+        print("\n".join(report.table(result)), flush=True)
+    document = report.document(results.all(TASKS), lacking, scale.name)
+    report.write(asked.json or results.folder / "results.json", document)
+    target = asked.html or results.folder / "results.html"
+    target.write_text(page.html(document))
+    print("\n".join(report.summary(document)))
+    print(f"page: {target}")
+    done = [task for task in document["tasks"] if task["task"] in names]
+    return 0 if all(report.good(task) for task in done) else 1
+
+
+def _run(name: str, pairs: int) -> dict[str, Any]:
+    """A task's result; one that breaks is a failed check, and the others go on."""
+    start = time.monotonic()
+    task = measure.Task(name, name)
+    with inputs.work_folder() as work:
+        try:
             _progress(f"{name}: inputs")
-            measured = measure.run(TASKS[name](work), asked.pairs, _progress)
-        results.append(measured)
-        print("\n".join(report.table(measured)), flush=True)
-    if asked.json:
-        report.write(asked.json, results, asked.pairs)
-    good = [outcome.met for result in results for outcome in result.outcomes]
-    good += [check.ok for result in results for check in result.task.checks]
-    return 0 if all(good) else 1
+            task = TASKS[name](work)
+            measured = measure.run(task, pairs, _progress)
+            race.memory_check(measured)
+        except Exception as error:
+            _say(traceback.format_exc())
+            told = measure.Check("the task runs to its end", False, f"{error}")
+            task.checks.append(told)
+            measured = measure.Measured(task, {}, [], (0.0, 0.0), time.monotonic() - start)
+        finally:
+            task.close()
+    return report.stamped(measure.as_json(measured), pairs, time.monotonic() - start)
+
+
+def _install(wanted: bool) -> dict[str, str]:
+    if not wanted:
+        peers.use()
+        return {}
+    _progress("peers: looking, installing what is not there")
+    missing = peers.install()
+    _progress("")
+    for name, why in missing.items():
+        _say(f"missing peer {name}: {why}")
+    return missing
+
+
+def _estimate(names: list[str], results: report.Results) -> float:
+    kept: dict[str, float] = {task["task"]: task["whole"] / 60 for task in results.all(TASKS)}
+    return sum(kept.get(name, MINUTES) for name in names)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--task", action="append", choices=list(TASKS), help="default: all")
-    parser.add_argument("--pairs", type=int, default=5, help="rounds per task (default 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples")
+    parser.add_argument("--pairs", type=int, help="rounds per task (default 5; --quick 2)")
+    parser.add_argument("--scale", choices=list(inputs.SCALES), default="full")
+    parser.add_argument(
+        "--quick", dest="scale", action="store_const", const="quick", help="small inputs: a trial"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="only what this code was not measured at yet"
+    )
+    parser.add_argument("--no-install", dest="install", action="store_false")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where results are kept")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all samples of all tasks")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the page")
     return parser
 
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

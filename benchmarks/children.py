@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .measure import Sample
+from .measure import Failed, Sample
 
 ROOT = Path(__file__).resolve().parent.parent
 _LEFT_OUT = ("ARTCACHE_", "PYTHON", "CCACHE_", "XDG_", "MAKE")
@@ -27,8 +27,8 @@ class Child(NamedTuple):
     cwd: Path = Path("/")
 
 
-class ChildFailed(Exception):
-    """A contender that did not do its work must not win."""
+class ChildFailed(Failed):
+    """With what it said."""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -78,6 +78,10 @@ def told(child: Child) -> Any:
 def helper(name: str, *words: str | Path) -> list[str | Path]:
     """The command line of one of `helpers.py`'s jobs; to be run in `ROOT`."""
     return [sys.executable, "-m", "benchmarks.helpers", name, *words]
+
+
+def bash(script: str, env: Mapping[str, str] | None = None, cwd: Path = Path("/")) -> Child:
+    return Child(["bash", "-o", "pipefail", "-ec", script], env or {}, cwd)
 
 
 def console_script() -> Path | None:

@@ -58,6 +58,78 @@ def publish(name: str, tree: str, store: str, scratch: str) -> None:
     assert Repository(open_store(store)).publish(manifest, lambda _: pack_file).first
 
 
+def verified(name: str, tree: str, home: str) -> None:
+    """A hit with every byte verified."""
+    done = artcache.Cache([], home=home).fetch(
+        copying(name, Path(tree)), build="never", verify=True
+    )
+    assert done.origin == "home", done
+
+
+def read_all(tree: str) -> None:
+    """Read every file of a tree, and do nothing with it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def read(path: Path) -> None:
+        buffer = bytearray(1 << 20)
+        with path.open("rb", buffering=0) as stream:
+            while stream.readinto(buffer):
+                pass
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(read, [path for path in Path(tree).rglob("*") if path.is_file()]))
+
+
+def materialise(name: str, tree: str, home: str, prefix: str) -> None:
+    """Put what is in the home into a folder; prints seconds."""
+    from artcache.install import Tree, install
+
+    cache = artcache.Cache([], home=home)
+    done = cache.fetch(copying(name, Path(tree)), build="never")
+    manifest = done.entry.manifest()
+    start = time.perf_counter()
+    install(
+        Tree(done.path, manifest.files, manifest.links, manifest.dirs),
+        Path(prefix),
+        owner=name,
+        key=done.key.hash,
+        pending=cache.home.folder("pending"),
+    )
+    print(time.perf_counter() - start)
+
+
+def upgrade(name: str, older: str, newer: str, store: str, home: str) -> None:
+    """Publish two versions; prints what the second added, and what it had to."""
+    from artcache.repository import Repository
+    from artcache.stores import open_store
+
+    cache = artcache.Cache([store], home=home)
+    objects, manifests = [], []
+    for tree in (older, newer):
+        built = cache.build(copying(name, Path(tree)))
+        manifests.append(built.fetched.entry.manifest())
+        objects.append(sum(p.stat().st_size for p in Path(store).rglob("*") if p.is_file()))
+    found = Repository(open_store(store)).find(manifests[1].key)
+    assert found
+    frames = found.manifest.frames
+    old = {frame.blake3 for frame in manifests[0].frames}
+    told = {
+        "uploaded": objects[1] - objects[0],
+        "new": sum(frame.stored for frame in frames if frame.blake3 not in old),
+        "all": sum(frame.stored for frame in frames),
+    }
+    print(json.dumps(told))
+
+
+def session(store: str, home: str, *pairs: str) -> None:
+    """The start of a notebook session: several trees, `NAME=TREE` each, into an empty home."""
+    cache = artcache.Cache([f"read:{store}"], home=home)
+    for pair in pairs:
+        name, _, tree = pair.partition("=")
+        done = cache.fetch(copying(name, Path(tree)), build="never")
+        assert done.origin == store, done
+
+
 def library(home: str) -> None:
     """Time warm hits of the library in this process; prints seconds.
 
@@ -120,6 +192,4 @@ def _hit(request: artcache.Request) -> float:
 
 
 if __name__ == "__main__":
-    listed = (restore, floor, publish, library, many_publish, many_fields, many_hit, many_miss)
-    jobs = {job.__name__: job for job in listed}
-    jobs[sys.argv[1]](*sys.argv[2:])
+    globals()[sys.argv[1]](*sys.argv[2:])

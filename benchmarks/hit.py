@@ -32,7 +32,7 @@ def command(work: Path) -> Task:
         Contender("import click", lambda: timed(Child([sys.executable, "-c", "import click"]))),
         Contender("python", lambda: timed(Child([sys.executable, "-c", "pass"]))),
     ]
-    task.goals = [Goal("artcache fetch", "within", 2.0, "import click")]
+    task.goals = [Goal("artcache fetch", "within", 1.6, "import click")]
     task.checks = _touches(fetch, task.missing)
     return task
 
@@ -53,7 +53,7 @@ def library(work: Path) -> Task:
     ]
     task.goals = [
         Goal("first look at the tree", "under", 0.001),
-        Goal("again", "under", 0.001),
+        Goal("again", "under", 0.0002),
     ]
     task.checks = _touches(child, task.missing)
     return task

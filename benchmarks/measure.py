@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -30,6 +31,11 @@ class Contender(NamedTuple):
     """Before each run, not timed."""
     clean: Callable[[], object] = _nothing
     """After each run, not timed."""
+    check: Callable[[], str] = lambda: ""
+    """Once, after the first run and before its `clean`, not timed: what is wrong with the
+    result, or ''."""
+    most: int = 1000
+    """Rounds that it takes part in, at most: for slow ones that no goal names."""
 
 
 class Goal(NamedTuple):
@@ -38,7 +44,7 @@ class Goal(NamedTuple):
     ours: str
     word: str
     """`faster than`: at least `factor` times; `within`: at most `factor` times the peer's
-    time; `under`: at most `factor` seconds."""
+    time; `under`: at most `factor` of the task's unit."""
     factor: float
     peer: str = ""
 
@@ -56,6 +62,10 @@ class Task:
     most_rounds: int = 1000
     notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    unit: str = "s"
+    """Of `Sample.seconds`: `s`, or `B` where sizes are compared."""
+    close: Callable[[], object] = _nothing
+    """Stops what the task started: servers, mounts."""
 
 
 class Check(NamedTuple):
@@ -84,23 +94,54 @@ class Measured(NamedTuple):
     outcomes: list[Outcome]
     load: tuple[float, float]
     """The machine's one-minute load before and after."""
+    took: float = 0.0
+    """Seconds, all in all."""
+
+
+LIMIT = 900.0
+"""Seconds after which a task starts no further round."""
 
 
 def run(task: Task, pairs: int, progress: Callable[[str], None]) -> Measured:
-    """Run every contender once to warm up, then in rounds whose order turns and reverses."""
-    before = os.getloadavg()[0]
+    """Run every contender once to warm up and to check its result, then in rounds whose
+    order turns and reverses. One that fails is told and left out."""
+    began, before = time.monotonic(), os.getloadavg()[0]
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in task.contenders}
+    able = []
     for contender in task.contenders:
         progress(f"{task.name}: warm-up: {contender.name}")
-        _one(contender)
-    rounds = min(pairs * task.repeat, task.most_rounds) if task.contenders else 0
+        if _warm_up(task, contender, samples):
+            able.append(contender)
+    rounds = min(pairs * task.repeat, task.most_rounds) if able else 0
     for number in range(rounds):
-        for contender in _order(task.contenders, number):
-            progress(f"{task.name}: round {number + 1} of {rounds}: {contender.name}")
-            samples[contender.name].append(_one(contender))
+        if time.monotonic() - began > LIMIT:
+            task.notes.append(f"ended after {number} of {rounds} rounds: it took too long")
+            break
+        for contender in _order(able, number):
+            if number < contender.most:
+                progress(f"{task.name}: round {number + 1} of {rounds}: {contender.name}")
+                samples[contender.name].append(_one(contender))
     progress("")
+    samples = {name: taken for name, taken in samples.items() if taken}
     outcomes = [_outcome(goal, samples) for goal in task.goals if _present(goal, samples)]
-    return Measured(task, samples, outcomes, (before, os.getloadavg()[0]))
+    load = (before, os.getloadavg()[0])
+    return Measured(task, samples, outcomes, load, time.monotonic() - began)
+
+
+def _warm_up(task: Task, contender: Contender, samples: dict[str, list[Sample]]) -> bool:
+    contender.prepare()
+    try:
+        first = contender.run()
+        wrong = contender.check()
+    except Failed as error:
+        wrong = str(error)
+    finally:
+        contender.clean()
+    if wrong:
+        task.checks.append(Check(f"{contender.name} does its work", False, wrong))
+    elif contender.most == 0:
+        samples[contender.name].append(first)
+    return not wrong
 
 
 def _one(contender: Contender) -> Sample:
@@ -109,6 +150,10 @@ def _one(contender: Contender) -> Sample:
         return contender.run()
     finally:
         contender.clean()
+
+
+class Failed(Exception):
+    """A contender that did not do its work must not win."""
 
 
 def _order(contenders: Sequence[Contender], number: int) -> list[Contender]:
@@ -126,7 +171,7 @@ def _outcome(goal: Goal, samples: dict[str, list[Sample]]) -> Outcome:
     ours = [sample.seconds for sample in samples[goal.ours]]
     theirs = [sample.seconds for sample in samples[goal.peer]] if goal.peer else ours
     value = _ratio(goal, statistics.median(ours), statistics.median(theirs))
-    rounds = [_ratio(goal, a, b) for a, b in zip(ours, theirs, strict=True)]
+    rounds = [_ratio(goal, a, b) for a, b in zip(ours, theirs, strict=False)]
     met = value >= goal.factor if goal.word == "faster than" else value <= goal.factor
     return Outcome(goal, value, min(rounds), max(rounds), met, _cpu_ratio(goal, samples))
 
@@ -134,7 +179,9 @@ def _outcome(goal: Goal, samples: dict[str, list[Sample]]) -> Outcome:
 def _cpu_ratio(goal: Goal, samples: dict[str, list[Sample]]) -> float:
     if not goal.peer:
         return 0.0
-    cpu = [sum(sample.cpu for sample in samples[name]) for name in (goal.ours, goal.peer)]
+    cpu = [
+        statistics.fmean(sample.cpu for sample in samples[name]) for name in (goal.ours, goal.peer)
+    ]
     return _ratio(goal, *cpu) if all(cpu) else 0.0
 
 
@@ -149,16 +196,19 @@ def median(samples: Sequence[Sample]) -> float:
 
 
 def as_json(measured: Measured) -> dict[str, Any]:
-    """For `--json`, and for the page that will be made from it."""
+    """For the results folder, from which the page is made."""
     task = measured.task
     return {
         "task": task.name,
         "title": task.title,
+        "unit": task.unit,
+        "took": round(measured.took, 1),
         "load": measured.load,
         "contenders": {
             name: {
                 "median": median(samples),
                 "least": min(sample.seconds for sample in samples),
+                "most": max(sample.seconds for sample in samples),
                 "samples": [sample._asdict() for sample in samples],
             }
             for name, samples in measured.samples.items()

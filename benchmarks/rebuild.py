@@ -37,8 +37,8 @@ def rebuild(work: Path) -> Task:
         make = shlex.join([*shlex.split(commands[0]), "CC=ccache gcc", "CPP=ccache g++"])
         task.contenders += _ccache(make, tarball, work)
         task.goals = [
-            Goal("artcache, warm hit", "faster than", 10.0, "unpack and make, ccache warm"),
-            Goal("artcache, empty home", "faster than", 5.0, "unpack and make, ccache warm"),
+            Goal("artcache, warm hit", "faster than", 14.0, "unpack and make, ccache warm"),
+            Goal("artcache, empty home", "faster than", 8.0, "unpack and make, ccache warm"),
         ]
     return task
 

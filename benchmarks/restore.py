@@ -1,110 +1,138 @@
-"""Restoring and publishing cuDNN: a gigabyte in 27 files."""
+"""From a folder store into an empty home: cuDNN, images, tiny files, one big file."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
+import shlex
+import sys
 from pathlib import Path
 
-from .children import ROOT, Child, helper, timed, tool
-from .inputs import Unavailable, archive_of, cudnn_tree, store_with
-from .measure import Contender, Goal, Task
+from . import inputs, throttle
+from .children import Child, timed
+from .measure import Contender, Goal, Sample, Task
+from .race import Race, differing, gone, ready
 
-NAME = "cudnn"
-_ZSTD = 'tar -C "$tree" -cf - . | zstd -3 -T2 -q -o "$out"'
-_GZIP = 'tar -C "$tree" -czf "$out" .'
+_LATENCY = 0.005
+_PART = 20
+"""cp -r from the slow mount takes one part in so many of the images."""
 
 
 def restore(work: Path) -> Task:
-    """From a folder store into an empty home, beside what unpacks the same tree."""
+    """A gigabyte in 27 files, beside what unpacks the same tree."""
     task = Task("restore", "cuDNN 9 wheel tree, from a folder store into an empty home")
-    tree = _tree(task)
+    tree = tree_or_missing(task)
     if tree is None:
         return task
-    store, out = store_with(NAME, tree), work / "out"
-
-    def contender(name: str, source: Path, child: Child) -> Contender:
-        return Contender(name, lambda: timed(child), _ready(out, source), _gone(out))
-
-    def ours(name: str, job: str) -> Contender:
-        return contender(name, store, Child(helper(job, NAME, tree, store, out), cwd=ROOT))
-
-    tarball = archive_of(tree, ".tar.gz", _GZIP)
-    task.contenders = [
-        ours("artcache", "restore"),
-        ours("its floor: the same, no checks", "floor"),
-        contender("cp -r", tree, Child(["cp", "-r", f"{tree}/.", out])),
-        contender("tar -xzf", tarball, Child(["tar", "-C", out, "-xzf", tarball])),
+    race, store = Race(task, "cudnn", tree, work), inputs.store_with("cudnn", tree)
+    race.ours(store)
+    race.floor(store)
+    race.copy()
+    race.tarballs()
+    race.archivers(most=2)
+    _pip(race)
+    task.goals = [
+        Goal("artcache", "within", 1.15, "its floor: the same, no checks"),
+        Goal("artcache", "faster than", 12.0, "tar -xzf"),
+        Goal("artcache", "faster than", 2.0, "zstd -d | tar -x"),
     ]
-    if tool("zstd", task.missing):
-        packed = archive_of(tree, ".tar.zst", _ZSTD)
-        shell = f"zstd -dcq '{packed}' | tar -C '{out}' -xf -"
-        task.contenders.append(contender("zstd -d | tar -x", packed, _bash(shell)))
-    task.goals = [Goal("artcache", "faster than", 8.0, "tar -xzf")]
-    task.notes = [f"{_bytes(tree) / 1e6:.0f} MB of files; each input is read just before its run"]
+    task.notes = [
+        f"{inputs.size_of(tree) / 1e6:.0f} MB of files; each input is read just before its run"
+    ]
     return task
 
 
-def publish(work: Path) -> Task:
-    """Pack and publish to an empty folder store, beside what packs the same tree."""
-    task = Task("publish", "cuDNN 9 wheel tree, packed and published to an empty folder store")
-    tree = _tree(task)
-    if tree is None:
-        return task
-    out = work / "out"
+def _pip(race: Race) -> None:
+    """The wheel itself, from a folder: what a notebook does that caches nothing."""
+    if inputs.scale.bulk:
+        race.task.missing["pip install"] = "at this scale there is no wheel"
+        return
+    wheel, out = inputs.cudnn_wheel(), race.work / "wheel"
+    words = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile"]
+    child = Child([sys.executable, *words, "--target", out, wheel])
+    check = lambda: differing(race.tree / "nvidia", out / "nvidia")  # noqa: E731
+    contender = Contender(
+        "pip install of the wheel", lambda: timed(child), ready(out, wheel), gone(out), check, 2
+    )
+    race.task.contenders.append(contender)
 
-    def contender(name: str, child: Child) -> Contender:
-        return Contender(name, lambda: timed(child), _ready(out, tree), _gone(out))
 
-    archive = {"tree": str(tree), "out": str(out / "archive")}
-    words = helper("publish", NAME, tree, out / "store", out)
-    task.contenders = [
-        contender("artcache", Child(words, cwd=ROOT)),
-        contender("tar -czf", _bash(_GZIP, archive)),
+def images(work: Path) -> Task:
+    """Many small files that nothing compresses."""
+    count = inputs.scale.images
+    task = Task("images", f"{count:,} images, from a folder store into an empty home")
+    tree = inputs.images_tree()
+    race = Race(task, "images", tree, work)
+    race.ours(inputs.store_with("images", tree))
+    race.copy()
+    race.tarballs()
+    slow = f"cp -r from a mount with {_LATENCY * 1000:.0f} ms a call"
+    _copy_from_mount(race, slow)
+    task.goals = [
+        Goal("artcache", "within", 0.6, "tar -xzf"),
+        Goal("artcache", "within", 0.2, slow),
     ]
-    if tool("zstd", task.missing):
-        task.contenders.append(contender("tar | zstd -3 -T2", _bash(_ZSTD, archive)))
-        task.contenders.append(
-            contender("tar | zstd -3 -T2, flushed", _bash(f'{_ZSTD}; sync "$out"', archive))
-        )
-        task.goals = [Goal("artcache", "within", 1.0, "tar | zstd -3 -T2, flushed")]
-    task.most_rounds = 3  # gzip takes a minute
-    task.notes = ["artcache flushes what it publishes to the disk; tar and zstd do not"]
+    task.notes.append(f"{inputs.size_of(tree) / 1e6:.0f} MB of files")
     return task
 
 
-def _tree(task: Task) -> Path | None:
+def _copy_from_mount(race: Race, name: str) -> None:
+    part = inputs.part_of_images(max(inputs.scale.images // _PART, 1))
     try:
-        return cudnn_tree()
-    except Unavailable as error:
+        mount = throttle.Mount(part, race.work / "mount", latency=_LATENCY)
+    except OSError as error:
+        race.task.missing[name] = str(error)
+        return
+    race.task.close = mount.close
+    child = Child(["cp", "-r", f"{mount.at}/.", race.out])
+
+    def run() -> Sample:
+        one = timed(child)
+        return Sample(one.seconds * _PART, one.cpu * _PART)
+
+    check = lambda: differing(part, race.out)  # noqa: E731
+    contender = Contender(name, run, ready(race.out, part), gone(race.out), check)
+    race.task.contenders.append(contender)
+    race.task.notes.append(
+        f"{name}: {_PART} x the time of a {_PART}th of the images; each waits alike"
+    )
+
+
+def tiny(work: Path) -> Task:
+    """What creating files costs."""
+    count = inputs.scale.tiny
+    task = Task("tiny", f"{count:,} tiny files, from a folder store into an empty home")
+    task.most_rounds = 3
+    tree = inputs.tiny_tree()
+    race = Race(task, "tiny", tree, work)
+    race.ours(inputs.store_with("tiny", tree))
+    race.copy()
+    race.tarballs()
+    return task
+
+
+def big(work: Path) -> Task:
+    """Does size alone cost anything: memory, or time for a byte?"""
+    task = Task("big", f"one file of {inputs.scale.big / 1e9:.1f} GB, from a folder store")
+    task.most_rounds = 3
+    tree = inputs.big_tree()
+    race = Race(task, "big", tree, work)
+    store = inputs.store_with("big", tree)
+    race.ours(store)
+    race.floor(store)
+    race.copy()
+    race.tarballs()
+    task.contenders = [
+        one._replace(most=1) if one.name == "tar -xzf" else one for one in task.contenders
+    ]
+    return task
+
+
+def tree_or_missing(task: Task) -> Path | None:
+    try:
+        return inputs.cudnn_tree()
+    except inputs.Unavailable as error:
         task.missing["all"] = str(error)
         return None
 
 
-def _bash(script: str, env: dict[str, str] | None = None) -> Child:
-    return Child(["bash", "-o", "pipefail", "-ec", script], env or {})
-
-
-def _ready(folder: Path, source: Path) -> Callable[[], None]:
-    """An empty folder, and the input in the page cache: kernels may take it out between runs."""
-
-    def prepare() -> None:
-        folder.mkdir()
-        os.sync()  # nobody pays for the pages of the one before
-        files = [path for path in source.rglob("*") if path.is_file()] or [source]
-        buffer = bytearray(1 << 18)
-        for file in files:
-            with file.open("rb", buffering=0) as stream:
-                while stream.readinto(buffer):
-                    pass
-
-    return prepare
-
-
-def _gone(folder: Path) -> Callable[[], None]:
-    return lambda: shutil.rmtree(folder)
-
-
-def _bytes(tree: Path) -> int:
-    return sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
+def quoted(*words: object) -> str:
+    return shlex.join(str(word) for word in words)

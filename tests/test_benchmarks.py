@@ -1,0 +1,168 @@
+"""The benchmark suite runs, at its tiniest; and its parts measure what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measure, page, plots, report
+from benchmarks.bucket import Bucket
+from benchmarks.measure import Check, Contender, Failed, Goal, Sample, Task
+from benchmarks.race import differing
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def constant(name: str, value: float, **more: object) -> Contender:
+    return Contender(name, lambda: Sample(value), **more)  # type: ignore[arg-type]
+
+
+def test_every_task_runs_at_the_tiniest_scale(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "benchmarks", "--scale", "tiny", "--no-install"]
+    words += ["--json", str(tmp_path / "all.json"), "--html", str(tmp_path / "all.html")]
+    env = {**os.environ, "ARTCACHE_BENCH_DIR": str(tmp_path / "kept")}
+
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "all.json").read_text())
+    tasks = {task["task"]: task for task in document["tasks"]}
+    assert {"hit", "library", "restore", "publish", "images", "tiny", "big"} <= tasks.keys()
+    assert all(task["contenders"]["artcache"]["samples"] for task in [tasks["restore"]])
+    shown = (tmp_path / "all.html").read_text()
+    assert shown.count("<svg") >= len(tasks) - 1
+    assert "http" not in shown.replace("http-equiv", "")
+
+
+# -- contenders ---------------------------------------------------------------------------
+
+
+def test_the_order_of_contenders_turns_and_reverses() -> None:
+    seen: list[str] = []
+    task = Task("order", "order")
+
+    def contender(name: str) -> Contender:
+        return Contender(name, lambda: seen.append(name) or Sample(1.0))  # type: ignore[func-returns-value]
+
+    task.contenders = [contender("a"), contender("b"), contender("c")]
+
+    measure.run(task, 4, lambda text: None)
+
+    rounds = ["".join(seen[at : at + 3]) for at in range(3, len(seen), 3)]
+    assert rounds == ["abc", "cba", "bca", "acb"]
+
+
+def test_one_that_does_not_do_its_work_takes_no_part_and_fails_the_task() -> None:
+    def broken() -> Sample:
+        raise Failed("no such file")
+
+    task = Task("broken", "broken", [constant("good", 1.0), Contender("bad", broken)])
+
+    measured = measure.run(task, 2, lambda text: None)
+
+    assert list(measured.samples) == ["good"]
+    assert [check.ok for check in task.checks] == [False]
+    assert "no such file" in task.checks[0].detail
+
+
+def test_one_whose_result_differs_takes_no_part() -> None:
+    wrong = constant("wrong", 0.1, check=lambda: "libcudnn.so: other bytes")
+    task = Task("wrong", "wrong", [wrong])
+
+    measured = measure.run(task, 2, lambda text: None)
+
+    assert not measured.samples and task.checks[0].detail == "libcudnn.so: other bytes"
+
+
+@pytest.mark.parametrize(
+    ("word", "factor", "met"),
+    [("within", 0.5, True), ("within", 0.4, False), ("faster than", 2, True), ("under", 3, False)],
+)
+def test_goals_are_ratios_of_medians(word: str, factor: float, met: bool) -> None:
+    goal = Goal("ours", word, factor, "" if word == "under" else "theirs")
+    task = Task("goal", "goal", [constant("ours", 4.0), constant("theirs", 8.0)], [goal])
+
+    (outcome,) = measure.run(task, 3, lambda text: None).outcomes
+
+    assert outcome.met is met
+
+
+def test_a_slow_contender_takes_part_in_fewer_rounds() -> None:
+    task = Task("slow", "slow", [constant("slow", 9.0, most=1), constant("quick", 1.0)])
+
+    samples = measure.run(task, 3, lambda text: None).samples
+
+    assert [len(samples[name]) for name in ("slow", "quick")] == [1, 3]
+
+
+def test_a_copy_with_one_other_byte_is_found(tmp_path: Path) -> None:
+    for side in ("tree", "out"):
+        (tmp_path / side / "lib").mkdir(parents=True)
+        (tmp_path / side / "lib" / "a.so").write_bytes(b"same")
+    assert differing(tmp_path / "tree", tmp_path / "out") == ""
+
+    (tmp_path / "out" / "lib" / "a.so").write_bytes(b"sane")
+
+    assert differing(tmp_path / "tree", tmp_path / "out") == "lib/a.so: other bytes"
+
+
+# -- the throttle -------------------------------------------------------------------------
+
+
+def test_a_bucket_gives_no_more_than_its_rate() -> None:
+    bucket, start = Bucket(10e6), time.monotonic()
+
+    for _ in range(50):
+        bucket.take(100_000)
+
+    assert time.monotonic() - start >= 0.44  # 5 MB at 10 MB/s, less what it gives at once
+
+
+# -- the report ---------------------------------------------------------------------------
+
+
+def result(name: str = "hit") -> dict[str, object]:
+    goals = [Goal("artcache", "within", 2, "peer <b>")]
+    task = Task(name, "a & b", [constant("artcache", 1.0), constant("peer <b>", 50.0)], goals)
+    task.checks.append(Check("it holds", True))
+    return report.stamped(measure.as_json(measure.run(task, 2, lambda text: None)), 2, 1.0)
+
+
+def test_results_are_kept_by_task_and_the_newest_counts(tmp_path: Path) -> None:
+    results = report.Results(tmp_path)
+    results.keep("hit", {**result(), "title": "old"})
+    results.keep("restore", result("restore"))
+
+    results.keep("hit", {**result(), "title": "new"})
+
+    told = {task["task"]: task["title"] for task in results.all(["hit", "restore", "absent"])}
+    assert told == {"hit": "new", "restore": "a & b"}
+    assert results.is_current("hit") and not results.is_current("absent")
+
+
+def test_results_of_other_code_are_measured_again(tmp_path: Path) -> None:
+    results = report.Results(tmp_path)
+
+    results.keep("hit", {**result(), "code": "another"})
+
+    assert not results.is_current("hit")
+
+
+def test_the_page_escapes_what_peers_are_called_and_stands_alone() -> None:
+    shown = page.html(report.document([result()], {"dvc": "pip: no <network>"}, "full"))
+
+    assert "peer &lt;b&gt;" in shown and "pip: no &lt;network&gt;" in shown
+    assert "<b>" not in shown and "src=" not in shown and "@import" not in shown
+
+
+def test_very_different_times_are_drawn_on_a_logarithmic_axis() -> None:
+    task = result()["contenders"]
+    assert isinstance(task, dict)
+
+    assert "logarithmic" in plots.bars(task, "s")
