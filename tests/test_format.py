@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ from artcache.manifest import Manifest
 from artcache.needs import Needs
 from artcache.pack import unpack
 from artcache.repository import Repository, siblings_folder
+from artcache.stores import zipped
 from artcache.stores.posix import PosixStore
+from artcache.tier import Tier
+from artcache.transfer.archive import open_archive, save
+from artcache.transfer.choose import Chosen
+from artcache.transfer.send import pull
 from tests import stranger
-from tests.making import SMALL, Tree, key, packed, picture, plant
+from tests.making import SMALL, MemoryStore, Tree, key, packed, picture, plant
 
 HERE = Path(__file__).parent
 VECTORS = HERE / "vectors"
@@ -196,6 +202,29 @@ def test_exactly_this_manifest_and_these_packs_become_a_tree(tmp_path: Path, nam
     assert picture(tmp_path / "c") == expected
 
 
+def test_an_artifact_becomes_exactly_this_archive_and_the_archive_a_tree(tmp_path: Path) -> None:
+    manifest = Manifest.from_bytes((VECTORS / "written.manifest.json").read_bytes())
+    (tmp_path / "pack").write_bytes(bytes.fromhex((VECTORS / "written.pack.hex").read_text()))
+    store = MemoryStore()
+    Repository(store).publish(manifest, lambda _: tmp_path / "pack")
+    cache = artcache.Cache([], home=tmp_path / "home", host=artcache.HostFacts())
+    literal = bytes.fromhex((VECTORS / "written.archive.hex").read_text())
+
+    list(save(cache, [Chosen(manifest.key, Tier(store))], tmp_path / "made.artcache"))
+    assert (tmp_path / "made.artcache").read_bytes() == literal
+
+    (tmp_path / "old.artcache").write_bytes(literal)
+    list(pull(cache, [Chosen(manifest.key, open_archive(tmp_path / "old.artcache"))]))
+    entry = cache.home.lookup(manifest.key, verify=True)
+    expected = picture(planted_vector("written", tmp_path / "tree"))
+    assert entry and picture(entry.path) == expected
+    with zipfile.ZipFile(tmp_path / "old.artcache") as file:
+        file.extractall(tmp_path / "unzipped")
+    fields: dict[str, Any] = json.loads(manifest.key.canonical)
+    stranger.restore(tmp_path / "unzipped", fields, tmp_path / "back")
+    assert picture(tmp_path / "back") == expected
+
+
 @pytest.mark.parametrize("row", vector("refused.json"), ids=lambda row: row["why"])
 def test_a_manifest_is_refused_for_this_reason(row: dict[str, Any], tmp_path: Path) -> None:
     data = row["manifest"].encode() if "manifest" in row else bytes.fromhex(row["manifest_hex"])
@@ -214,6 +243,12 @@ def test_a_manifest_is_refused_for_this_reason(row: dict[str, Any], tmp_path: Pa
 @pytest.mark.parametrize("name", ["MAX_BYTES", "MAX_FILES", "MAX_FRAME", "MAX_TOTAL", "MAX_PATH"])
 def test_the_document_has_our_limits(name: str) -> None:
     assert f"{getattr(room, name):,}" in DOCUMENT
+
+
+def test_the_document_has_the_limits_of_archives() -> None:
+    section = DOCUMENT.partition("## 7. Archive")[2].partition("## 8.")[0]
+    assert f"{zipped.MOST_MEMBERS:,} members" in section
+    assert f"{zipped.MOST_DIRECTORY:,} bytes" in section
 
 
 def test_the_document_names_every_member() -> None:

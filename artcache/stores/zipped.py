@@ -15,7 +15,7 @@ from ..errors import BadArchive, UsageError
 from ..store import checked_name
 
 MOST_MEMBERS = 500_000
-_MOST_DIRECTORY = 128 << 20
+MOST_DIRECTORY = 128 << 20
 """Bytes; as many members as that with the longest names that stores have."""
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -108,7 +108,7 @@ def read_index(handle: int, url: str) -> dict[str, Member]:
         OSError: it cannot be read.
     """
     count, size, begin = _read_end(handle, os.fstat(handle).st_size, url)
-    if count > MOST_MEMBERS or size > _MOST_DIRECTORY:
+    if count > MOST_MEMBERS or size > MOST_DIRECTORY:
         _bad(url, f"it has {count} members in {size} bytes; at most {MOST_MEMBERS} are read")
     data = _read(handle, begin, size)
     found: dict[str, Member] = {}
