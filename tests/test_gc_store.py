@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -17,9 +18,11 @@ import artcache
 from artcache import pins
 from artcache.errors import (
     ArtcacheError,
+    LocalDisk,
     UsageError,
 )
 from artcache.gc import Removal, Rules
+from artcache.gc.ledger import Ledger
 from artcache.gc.store import collect
 from artcache.key import Key
 from artcache.manifest import Manifest
@@ -274,6 +277,18 @@ def test_a_store_without_listings_says_so(tmp_path: Path) -> None:
     cache = artcache.Cache(["https://127.0.0.1:1/x"], home=tmp_path, host=artcache.HostFacts())
     with pytest.raises(UsageError, match="cannot be listed"):
         list(collect(cache, cache.tiers[0], RULES, dry_run=True))
+
+
+def test_a_full_disk_under_the_table_is_said(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard.artifact("a", age=9 * DAY)
+
+    def full(*words: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Ledger, "add_manifest", full)
+    with pytest.raises(LocalDisk, match="disk is full"):
+        yard.gc(AT_ONCE)
+    assert yard.present == {"a"} and "gc" not in yard.store.kinds()
 
 
 # -- packs --------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ def gc_command(
             size = human_size(removal.size + removal.later)
             session.output.text(f"{verb} {removal.kind} {removal.name} ({size}): {removal.why}")
             session.output.row({"place": place, **_row(removal)}, of="removed")
-    _summary(session, count, freed, later, dry_run)
+    asked = bool(max_size or older_than or keep_last)
+    _summary(session, count, freed, later, dry_run=dry_run, asked=asked)
     session.output.last_row(of="removed", dry_run=dry_run, freed=freed, later=later)
 
 
@@ -97,9 +98,14 @@ def _collect(
         cache.tell_problems(tier)
 
 
-def _summary(session: Session, count: int, freed: int, later: int, dry_run: bool) -> None:
+def _summary(
+    session: Session, count: int, freed: int, later: int, *, dry_run: bool, asked: bool
+) -> None:
     if not count:
-        session.output.note("nothing to remove")
+        more = (
+            "" if asked else "; --max-size 5G, --older-than 30d or --keep-last 3 remove artifacts"
+        )
+        session.output.note("nothing to remove" + more)
         return
     words = f"{count} removed, {human_size(freed)} freed"
     if dry_run:

@@ -212,15 +212,16 @@ class Ledger:
             )
         )
 
-    def lost_hints(self, before: float) -> Iterator[tuple[str, int, bool]]:
-        """Name and bytes of the hints to no manifest, written no later than `before`, and
-        whether this run removed the manifest."""
+    def lost_hints(self, before: float, *, dropped: bool) -> Iterator[tuple[str, int]]:
+        """Name and bytes of the hints to no manifest, written no later than `before`: where
+        this run removed the manifest, or where none was."""
         yield from self._rows(
-            "SELECT hint.rowid, name, hint.size, artifact.id IS NOT NULL FROM hint"
+            "SELECT hint.rowid, name, hint.size FROM hint"
             " LEFT JOIN artifact USING (recipe, hash) WHERE hint.rowid > ? AND NOT EXISTS"
             " (SELECT 1 FROM manifest WHERE artifact = artifact.id) AND modified <= ?"
-            " ORDER BY hint.rowid LIMIT ?",
+            " AND (artifact.id IS NOT NULL) = ? ORDER BY hint.rowid LIMIT ?",
             before,
+            dropped,
         )
 
     def lacking(self) -> tuple[int, str]:

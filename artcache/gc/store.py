@@ -17,13 +17,14 @@ import contextlib
 import json
 import os
 import re
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .. import pins
 from ..cache import Cache
-from ..errors import ArtcacheError, ObjectExists, ObjectNotFound, OverLimit, UsageError
+from ..errors import ArtcacheError, LocalDisk, ObjectExists, ObjectNotFound, OverLimit, UsageError
 from ..key import canonical_json
 from ..layout import PACKS, PROBES, SIBLINGS, TRASH, WANTED, Listed, pack_name
 from ..manifest import MAX_BYTES
@@ -62,6 +63,7 @@ def collect(cache: Cache, tier: Tier, rules: Rules, *, dry_run: bool) -> Iterato
     Raises:
         UsageError: the store cannot be listed.
         StoreUnavailable: it does not answer, or refuses. What was done so far is whole.
+        LocalDisk: no room for a temporary file.
     """
     if not tier.repository.store.traits.lists:
         raise UsageError(
@@ -71,6 +73,11 @@ def collect(cache: Cache, tier: Tier, rules: Rules, *, dry_run: bool) -> Iterato
     collector = _Collector(cache, tier, rules, dry_run)
     try:
         yield from collector.collect()
+    except sqlite3.Error as error:
+        raise LocalDisk(
+            f"the table of what {tier.url} holds cannot be kept here: {error}",
+            hint="set SQLITE_TMPDIR to a folder with more room",
+        ) from error
     finally:
         collector.end()
 
@@ -88,6 +95,9 @@ class _Collector:
         self.pinned: pins.Pinned = {}
 
     def collect(self) -> Iterator[Removal]:
+        if next(self.store.list("v1"), None) is None:
+            self.cache.observer.note(f"{self.repository.url} holds nothing")
+            return  # a folder that is no store doesn't become one
         self._mark()
         self._survey()
         yield from self._artifacts()
@@ -98,8 +108,12 @@ class _Collector:
             )
         else:
             yield from self._packs()
-        yield from self._trash()
-        yield from self._litter()
+        yield from self._gone(self._trash())
+        for _ in self._gone(self._hints(ours=True)):
+            pass  # it goes with its artifact
+        yield from self._gone(self._hints(ours=False))
+        yield from self._gone(self._litter())
+        yield from self._leftovers()
         self._tell_lacking()
 
     def end(self) -> None:
@@ -220,11 +234,13 @@ class _Collector:
         self._read_new()
         for blake3, name in self.ledger.moved_away(named=True):
             self._bring_back(blake3, name)
-        for blake3, name in self.ledger.moved_away(named=False):
-            if self.unreadable:  # one was published just now
+        left = self.ledger.moved_away(named=False)
+        if self.unreadable:  # one was published just now
+            for blake3, name in left:
                 self._bring_back(blake3, name)
-            elif at_once:
-                self.store.delete(name)
+        elif at_once:
+            for _ in self._gone(Removal("trash", name, "") for _, name in left):
+                pass
 
     def _move_away(self, pack: Pack) -> tuple[Pack, str]:
         """To the trash, under a name that no other run makes or deletes; '' if it is gone."""
@@ -254,37 +270,43 @@ class _Collector:
                 if not self.dry_run:
                     self._bring_back(one.blake3, one.name)
             elif age >= self.rules.grace and not self.unreadable:
-                if not self.dry_run:
-                    self.store.delete(one.name)
-                why = f"no manifest named it for {ago(age)}"
-                yield Removal("trash", one.name, why, one.size)
+                yield Removal("trash", one.name, f"no manifest named it for {ago(age)}", one.size)
 
     # -- litter ---------------------------------------------------------------------------
 
+    def _gone(self, removals: Iterable[Removal]) -> Iterator[Removal]:
+        """Delete the objects of these names."""
+        return self.repository.each(self._delete, removals)
+
+    def _delete(self, removal: Removal) -> Removal:
+        if not self.dry_run:
+            self.store.delete(removal.name)
+        return removal
+
+    def _hints(self, *, ours: bool) -> Iterator[Removal]:
+        """To manifests that are gone; `ours`: that this run removed."""
+        for name, size in self.ledger.lost_hints(self.now - self.rules.grace, dropped=ours):
+            yield Removal("hint", name, "its manifest is gone", size)
+
     def _litter(self) -> Iterator[Removal]:
         grace = self.now - self.rules.grace
-        for name, size, ours in self.ledger.lost_hints(grace):
-            removal = self._delete("hint", name, "its manifest is gone", size)
-            if not ours:  # else it goes with its artifact
-                yield removal
         for folder, kind, kept in _OLD:
             for found in self.store.list(folder):
                 if (age := self.now - found.modified) >= max(kept, self.rules.grace):
-                    yield self._delete(kind, found.name, f"{ago(age)} old", found.size)
+                    yield Removal(kind, found.name, f"{ago(age)} old", found.size)
         for run, since in self.others.items():
             if (age := self.now - since) >= max(DAY, self.rules.grace):
                 why = f"a run that did not end, {ago(age)} ago"
-                yield self._delete("mark", f"{MARKS}/{run}.json", why, 0)
+                yield Removal("mark", f"{MARKS}/{run}.json", why)
         for found, blake3 in self.doubles:
             if found.modified <= grace and self.ledger.is_stored(blake3):
                 why = "two machines stored one pack at once"
-                yield self._delete("double", found.name, why, found.size)
+                yield Removal("double", found.name, why, found.size)
         for pin in pins.pins(self.store):
             gone = not self.ledger.has(pin.recipe, pin.hash)
             if pin.until <= self.now or (gone and pin.made <= grace):
                 why = "its artifact is gone" if gone else "it has ended"
-                yield self._delete("pin", pin.name, why, 0)
-        yield from self._leftovers()
+                yield Removal("pin", pin.name, why)
 
     def _leftovers(self) -> Iterator[Removal]:
         if not isinstance(self.store, Littered):
@@ -295,11 +317,6 @@ class _Collector:
                     self.store.discard(found.name)
                 why = f"whoever wrote it ended {ago(age)} ago"
                 yield Removal("temporary", found.name, why, found.size)
-
-    def _delete(self, kind: str, name: str, why: str, size: int) -> Removal:
-        if not self.dry_run:
-            self.store.delete(name)
-        return Removal(kind, name, why, size)
 
     def _tell_lacking(self) -> None:
         count, example = self.ledger.lacking()
