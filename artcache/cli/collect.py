@@ -102,10 +102,8 @@ def _summary(
     session: Session, count: int, freed: int, later: int, *, dry_run: bool, asked: bool
 ) -> None:
     if not count:
-        more = (
-            "" if asked else "; --max-size 5G, --older-than 30d or --keep-last 3 remove artifacts"
-        )
-        session.output.note("nothing to remove" + more)
+        hint = "; --max-size 5G, --older-than 30d or --keep-last 3 remove artifacts"
+        session.output.note("nothing to remove" + ("" if asked else hint))
         return
     words = f"{count} removed, {human_size(freed)} freed"
     if dry_run:
