@@ -70,6 +70,19 @@ def with_gpu(*gpus: Gpu, cuda: tuple[int, int], kits: tuple[Toolkit, ...]) -> Ho
             machine(HostFacts(notes=("the GPUs cannot be asked: install nvidia-ml-py",))),
             *("driver", "warning", "cannot be asked", "pip install nvidia-ml-py"),
         ),
+        (
+            machine(HostFacts(notes=("CUDA_HOME names /x, which has no bin/nvcc",))),
+            *("cuda", "warning", "has no bin/nvcc", "unset CUDA_HOME"),
+        ),
+        (
+            machine(HostFacts(notes=("/x has an nvcc but no cuda.h: its version is unknown",))),
+            *("cuda", "warning", "no cuda.h", "anew"),
+        ),
+        (
+            machine(HostFacts(notes=("/x has cuDNN 9.1.0's headers, but its library is not",))),
+            *("cudnn", "warning", "headers", "artcache fetch cudnn"),
+        ),
+        (machine(HostFacts(notes=("CUDA_HOME names /x, ...",))), "gpu", "note", "CPU", "sm_75"),
         (machine(), "cuda", "note", "no nvcc", "artcache fetch cuda"),
         (
             machine(HostFacts(toolkits=(CUDA13, CUDA12))),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -360,6 +363,31 @@ def test_a_problem_of_a_store_is_exit_code_6(typed: Machine, tmp_path: Path) -> 
     assert [problem["area"] for problem in problems] == ["ftp://host/x"]
     assert [store["url"] for store in result["stores"]] == ["ftp://host/x", str(tmp_path)]
     assert result["stores"][1]["create_only"] is True
+
+
+def test_a_mount_that_hangs_does_not_keep_the_command(typed: Machine, tmp_path: Path) -> None:
+    pytest.importorskip("mfusepy")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("/dev/fuse cannot be used here")
+    for name in ("backing", "mounted"):
+        (tmp_path / name).mkdir()
+    script = Path(__file__).with_name("fuse_drive.py")
+    process = subprocess.Popen([sys.executable, script, tmp_path / "backing", tmp_path / "mounted"])
+    try:
+        deadline = time.monotonic() + 10
+        while not (tmp_path / "mounted").is_mount() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        start = time.monotonic()
+        done = typed.run("doctor", "--timeout", "1.5", "--store", tmp_path / "mounted" / "cache")
+        assert time.monotonic() - start < 30
+        assert done.code == 6
+        assert "after 1.5 s it still does not" in done.out
+    finally:
+        process.send_signal(signal.SIGCONT)
+        subprocess.run(["umount", "--lazy", tmp_path / "mounted"], check=False)
+        process.kill()
+        process.wait(timeout=10)
 
 
 def test_offline_asks_no_store(typed: Machine) -> None:

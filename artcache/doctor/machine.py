@@ -51,8 +51,8 @@ def _system(facts: MachineFacts) -> Iterator[Finding]:
 
 
 def _gpus(host: HostFacts, facts: MachineFacts) -> Iterator[Finding]:
-    for note in host.notes:
-        yield Finding(_AREA, "driver", "warning", note, _fix_of(note))
+    broken = [_noted(note, facts) for note in host.notes]
+    yield from broken
     if host.gpus:
         named = ", ".join(f"{gpu.name} (sm_{gpu.capability})" for gpu in host.gpus)
         limit = f", up to CUDA {host.driver_cuda}" if host.driver_cuda else ""
@@ -61,16 +61,22 @@ def _gpus(host: HostFacts, facts: MachineFacts) -> Iterator[Finding]:
     elif host.arch_override:
         archs = ",".join(map(str, host.arch_override))
         yield Finding(_AREA, "gpu", "ok", f"none; ARTCACHE_ARCH says {archs}")
-    elif not host.notes:
+    elif not any(finding.check == "driver" for finding in broken):
         name = facts.tools[0].recipes[0] if facts.tools else "RECIPE"
         fix = f"artcache build {name} --arch sm_75 --cuda 13.0    # for a machine that has one"
         yield Finding(_AREA, "gpu", "note", "none: builds are for the CPU unless asked", fix)
 
 
-def _fix_of(note: str) -> str:
-    if "install nvidia-ml-py" in note:
-        return "pip install nvidia-ml-py"
-    return "nvidia-smi" if "NVIDIA driver" in note else ""
+def _noted(note: str, facts: MachineFacts) -> Finding:
+    """What `detect` found broken."""
+    if "GPUs" in note or "driver" in note:
+        fix = "pip install nvidia-ml-py" if "nvidia-ml-py" in note else "nvidia-smi"
+        return Finding(_AREA, "driver", "warning", note, fix)
+    if "cuDNN" in note:
+        return Finding(_AREA, "cudnn", "warning", note, _fetched("cudnn", facts))
+    variable, names, _ = note.partition(" names ")
+    fix = f"unset {variable}" if names else "install that CUDA toolkit anew, or remove its folder"
+    return Finding(_AREA, "cuda", "warning", note, fix)
 
 
 def _toolkits(host: HostFacts, facts: MachineFacts) -> Iterator[Finding]:
