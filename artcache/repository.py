@@ -11,11 +11,10 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from . import digest
 from .errors import (
@@ -28,7 +27,6 @@ from .errors import (
     StoreUnavailable,
     UsageError,
 )
-from .frames import in_order
 from .key import Key
 from .late import late
 from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed, root_object
@@ -41,8 +39,6 @@ from .store import Abortable, Filling, Probed, Store
 
 _MOST_SIBLINGS = 1000
 _BAD_HINT = (ObjectNotFound, OverLimit, UsageError, ValueError, RecursionError)
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class Found(NamedTuple):
@@ -162,34 +158,6 @@ class Repository:
             self.set_aside(one.name, f"it is of {key.recipe} {key.hash[:12]}")
             return None
         return found.manifest
-
-    def read_all(
-        self, chosen: Iterable[Listed]
-    ) -> Iterator[tuple[Listed, Manifest | NewerFormat | OverLimit | None]]:
-        """`read` each, in order, several at once where the store answers slowly."""
-
-        def read(one: Listed) -> tuple[Listed, Manifest | NewerFormat | OverLimit | None]:
-            try:
-                return one, self.read(one)
-            except (NewerFormat, OverLimit) as error:
-                return one, error
-
-        return self.each(read, chosen)
-
-    def each(self, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-        """`map`, several at once where the store answers slowly; memory stays bounded."""
-        traits = self.store.traits
-        # A disk answers at once; a mount doesn't, whatever is behind it.
-        workers = traits.parallel or (1 if traits.exclusive_create else 8)
-        if workers == 1:
-            yield from map(work, items)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                yield from in_order(pool, work, items, 4 * workers)
-            except KeyboardInterrupt:
-                self.abort()
-                raise
 
     def siblings(self, key: Key) -> Iterator[Key]:
         """Keys that artifacts in this store may have, differing in `FLEXIBLE` fields only.

@@ -138,6 +138,8 @@ def store_rows(
         prefix: Only those whose hash begins so; no other manifest is read.
     """
     try:
+        from .listing import read_all
+
         repository = tier.repository
         listed: Iterable[Listed] = (
             one for one in repository.manifests(recipe) if one.hash.startswith(prefix)
@@ -147,7 +149,7 @@ def store_rows(
                 most, islice(listed, _MOST_LISTED), key=lambda found: found.modified
             )
         held = pins.pinned(repository.store)
-        for found, manifest in repository.read_all(listed):
+        for found, manifest in read_all(repository, listed):
             if isinstance(manifest, ArtcacheError):
                 cache.observer.warn(str(manifest))
             elif manifest:

@@ -19,7 +19,7 @@ FLOORS = {
     3: "memory frames compression tree lay partial pack seal home elf fatbin binary detect trust"
     " stores install late",
     4: "turns restore publish repository match supply present tier cache builder survey pins gc"
-    " transfer wanted fulfil race doctor",
+    " listing transfer wanted fulfil race doctor",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -51,9 +51,10 @@ BESIDE = {
     "cache": "repository builder match present restore supply survey tier wanted",
     "builder": "cache publish repository restore tier turns",
     "turns": "cache repository tier",
-    "survey": "cache repository tier match pins",
+    "survey": "cache repository tier match pins listing",
     "transfer": "builder cache match repository restore supply survey tier",
-    "gc": "cache pins repository tier",
+    "gc": "cache pins repository tier listing",
+    "listing": "repository",
     "__init__": "api",
     "__main__": "cli",
     "api": "config",

@@ -27,6 +27,7 @@ from ..cache import Cache
 from ..errors import ArtcacheError, LocalDisk, ObjectExists, ObjectNotFound, OverLimit, UsageError
 from ..key import canonical_json
 from ..layout import PACKS, PROBES, SIBLINGS, TRASH, WANTED, Listed, pack_name
+from ..listing import each
 from ..manifest import MAX_BYTES
 from ..store import Littered, StoredObject
 from ..tier import Tier
@@ -162,7 +163,7 @@ class _Collector:
     def _read_new(self) -> None:
         """Read every manifest that the ledger does not have."""
         listed = (one for one in self.repository.manifests() if not self.ledger.knows(one))
-        for named in self.repository.each(self._named, listed):
+        for named in each(self.repository, self._named, listed):
             if named:
                 self.unreadable += not named.known
                 self.ledger.add_manifest(named.listed, named.packs)
@@ -191,7 +192,7 @@ class _Collector:
         items = self.ledger.items(self.pinned)
         chosen = doomed(items, self.rules, now=self.now, total=lambda: self.ledger.total)
         dropped = (self.ledger.drop(item, why) for item, why in chosen)
-        for one, gone in self.repository.each(self._remove_artifact, dropped):
+        for one, gone in each(self.repository, self._remove_artifact, dropped):
             if not gone:
                 self.ledger.take_back(one)
                 continue
@@ -222,7 +223,7 @@ class _Collector:
         """Move what no manifest names to the trash, then bring back what one names by now."""
         at_once = not self.rules.grace
         orphans = self.ledger.orphans(self.now - self.rules.grace)
-        for pack, name in self.repository.each(self._move_away, orphans):
+        for pack, name in each(self.repository, self._move_away, orphans):
             if name and not self.dry_run:
                 self.ledger.moved(pack.blake3, name)
             if name and not pack.dropped:  # else it was told with its artifact
@@ -276,7 +277,7 @@ class _Collector:
 
     def _gone(self, removals: Iterable[Removal]) -> Iterator[Removal]:
         """Delete the objects of these names."""
-        return self.repository.each(self._delete, removals)
+        return each(self.repository, self._delete, removals)
 
     def _delete(self, removal: Removal) -> Removal:
         if not self.dry_run:
