@@ -17,7 +17,15 @@ REAL_HOME = Path.home()
 DOWNLOADS = Path(os.environ.get("XDG_CACHE_HOME") or REAL_HOME / ".cache") / "artcache-tests"
 """What tests fetched once and use again; the only thing they keep outside their own folders."""
 
-_PERSONAL = ("ARTCACHE_", "AWS_", "GOOGLE_APPLICATION_", "CLOUDSDK_", "STORAGE_EMULATOR_")
+_PERSONAL = (
+    "ARTCACHE_",
+    "AWS_",
+    "HF_",
+    "HUGGING_FACE_",
+    "GOOGLE_APPLICATION_",
+    "CLOUDSDK_",
+    "STORAGE_EMULATOR_",
+)
 _GIT_CONFIG = "[user]\n\tname = Test\n\temail = test@example.org\n[init]\n\tdefaultBranch = main\n"
 
 

@@ -11,6 +11,7 @@ import pytest
 from artcache.errors import UsageError
 from artcache.stores import open_store
 from artcache.stores.gdrive import GDriveStore
+from artcache.stores.hf import HfStore
 from artcache.stores.http import HttpStore
 from artcache.stores.posix import PosixStore
 from artcache.stores.remote import RemoteStore
@@ -27,6 +28,8 @@ from artcache.stores.remote import RemoteStore
         ("s3://bucket/a/folder/", RemoteStore),
         ("gdrive://1aB_c-D/my folder/cache/", GDriveStore),
         ("gdrive://root", GDriveStore),
+        ("hf://datasets/owner/name@v1/folder", HfStore),
+        ("hf://owner/name", HfStore),
         ("https://host.example/folder", HttpStore),
         ("http://host.example:8080", HttpStore),
     ],

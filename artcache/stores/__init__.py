@@ -21,7 +21,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 def open_store(url: str, *, limits: Limits | None = None) -> Store:
     """The store at `url`: a folder's path or `file://`, `gs://`, `s3://`, `gdrive://`, or to be
-    read only `https://` and an archive (a path that ends in `.artcache`).
+    read only `https://`, `hf://` and an archive (a path that ends in `.artcache`).
 
     Opening contacts nothing.
 
@@ -43,6 +43,10 @@ def open_store(url: str, *, limits: Limits | None = None) -> Store:
         return _s3(rest, url, limits)
     if scheme == "gdrive":
         return _gdrive(rest, url, limits)
+    if scheme == "hf":
+        from .hf import HfStore
+
+        return HfStore(url)
     if scheme in ("https", "http"):
         from .http import HttpStore
 
@@ -50,8 +54,8 @@ def open_store(url: str, *, limits: Limits | None = None) -> Store:
     raise UsageError(
         f"{url!r}: no store is reached by {scheme}://",
         hint="a store is a folder (/content/drive/MyDrive/artcache), gs://bucket/folder,"
-        " s3://bucket/folder, gdrive://FOLDER-ID/folder, or read-only https://host/folder"
-        " and FILE.artcache",
+        " s3://bucket/folder, gdrive://FOLDER-ID/folder, or read-only https://host/folder,"
+        " hf://datasets/owner/name and FILE.artcache",
     )
 
 

@@ -7,11 +7,12 @@ own HTTP file system shows neither, and takes a whole object for a range.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from ..errors import OverLimit, StoreDenied, StoreUnavailable, UsageError
+from ..errors import ArtcacheError, OverLimit, StoreDenied, StoreUnavailable, UsageError
 from ..store import Content, StoredObject, StoreTraits, checked_name
 from .faults import (
     Limits,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import requests
 
 _Result = TypeVar("_Result")
+_QUERY = re.compile(r"\?[^\s'\")]+")
+"""Of an address that we were sent on to: it may be a signature that lets anyone read."""
 _WHOLE = 32 << 20
 """From a server without ranges an object up to this size is read whole for each."""
 
@@ -56,6 +59,7 @@ class HttpStore:
         self._limits = limits or Limits()
         self._sessions = Sessions()
         self._party = Party(url, "an anonymous reader", "ask its owner whether it is public")
+        self._auth: Callable[[Any], Any] | None = None
 
     @property
     def url(self) -> str:
@@ -150,21 +154,33 @@ class HttpStore:
     def _request(
         self, method: str, name: str, headers: dict[str, str] | None = None
     ) -> requests.Response:
+        return self._send(method, f"{self._base}/{quote(checked_name(name))}", name, headers)
+
+    def _send(
+        self, method: str, url: str, name: str, headers: dict[str, str] | None = None
+    ) -> requests.Response:
         """One attempt; its answer, if it is a good one. The caller closes it."""
         import requests
 
-        url = f"{self._base}/{quote(checked_name(name))}"
         timeout = (self._limits.connect, self._limits.stall)
         try:
             answer: requests.Response = self._sessions.mine().request(
-                method, url, headers=headers, timeout=timeout, stream=True, allow_redirects=True
+                method,
+                url,
+                headers=headers,
+                auth=self._auth,
+                timeout=timeout,
+                stream=True,
+                allow_redirects=True,
             )
         except requests.exceptions.InvalidURL as error:
             raise UsageError(f"{self._url}: {error}") from error
         except requests.exceptions.TooManyRedirects as error:
             raise StoreUnavailable(f"{self._url}: {error}") from error
         except (requests.exceptions.RequestException, OSError) as error:
-            raise unavailable(self._party, error) from error
+            fault = unavailable(self._party, error)
+            fault.args = (_QUERY.sub("?...", str(fault)),)
+            raise fault from None
         if answer.status_code in (200, 206):
             if answer.headers.get("Content-Encoding", "identity") != "identity":
                 answer.close()
@@ -175,9 +191,14 @@ class HttpStore:
             return answer
         with answer:
             said = "" if method == "HEAD" else self._said(answer)
-            after = answer.headers.get("Retry-After")
             status = 404 if answer.status_code == 410 else answer.status_code
-            raise by_status(self._party, name, status, said, after=after)
+            raise self._failed(answer, name, status, said)
+
+    def _failed(
+        self, answer: requests.Response, name: str, status: int, said: str
+    ) -> ArtcacheError:
+        after = answer.headers.get("Retry-After")
+        return by_status(self._party, name, status, said, after=after)
 
     def _said(self, answer: requests.Response) -> str:
         try:
