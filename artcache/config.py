@@ -20,7 +20,7 @@ VARIABLES = tuple(
     f"ARTCACHE_{name}"
     for name in [
         *"DIR STORES BACKFILL WRITE_POLICY RACE COMPRESSION ARCH CUDA".split(),
-        *"GDRIVE_ENDPOINT TREE".split(),
+        *"GDRIVE_ENDPOINT MOUNT_DRIVE TREE".split(),
     ]
 )
 """Every variable that anything here reads or, for its children, sets."""

@@ -164,7 +164,7 @@ def with_gpu(*gpus: Gpu, cuda: tuple[int, int], kits: tuple[Toolkit, ...]) -> Ho
         (machine(home=HOME._replace(kind="tmpfs")), "disk", "note", "in memory", ""),
         (
             machine(home=HOME._replace(broken=("x has no seal", "y"))),
-            *("entries", "warning", "2 broken entries: x has no seal", "artcache verify"),
+            *("entries", "warning", "2 broken entries: x has no seal", "artcache ls"),
         ),
         (
             machine(home=HOME._replace(litter={"quarantine": 5, "tmp": 0})),

@@ -98,6 +98,7 @@ def said(findings: list[Finding], check: str) -> Finding:
         (facts(mode="write", unreadable=DENIED), "read", "note", "x may not", "sign in"),
         (facts(unlisted=DENIED), "list", "warning", "only exact artifacts", "sign in"),
         (facts(root=None, artifacts=0), "contents", "ok", "nothing was published", ""),
+        (facts(root=None), "contents", "note", "3 artifacts, but no artcache.json", ""),
         (
             facts(mode="read", root=None, artifacts=0),
             *("contents", "warning", "nothing was published", "is the folder in the URL right"),
@@ -124,7 +125,7 @@ def said(findings: list[Finding], check: str) -> Finding:
         (facts(skew=2000.0), "clock", "warning", "signed requests fail", "timedatectl"),
         (
             facts(public=True, recipes=frozenset({"cudnn", "toy"})),
-            *("public", "problem", "it has cudnn: NVIDIA's licence", "artcache ls cudnn"),
+            *("public", "problem", "it has cudnn: NVIDIA's licence", "artcache rm cudnn"),
         ),
         (facts(identity="anonymous"), "public", "warning", "anyone can", "public:gs://b/c"),
         (
@@ -331,8 +332,19 @@ def test_a_web_server_without_a_store(gcs_url: str) -> None:
 
 def test_a_url_that_means_nothing(loopback_only: None) -> None:
     _, told = asked("ftp://host/x")
-    assert "not understood" in told["reach"].text
+    assert "no store is reached by ftp://" in told["reach"].text
     assert told["reach"].severity == "problem"
+
+
+def test_a_key_file_that_is_none_is_named(
+    loopback_only: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key.json").write_text("hunter2")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    _, told = asked("gs://some-bucket/cache")
+    assert "key.json is no credentials file" in told["reach"].text
+    assert "hunter2" not in told["reach"].text
+    assert told["reach"].fix
 
 
 def test_a_store_that_breaks_in_the_middle_says_where(

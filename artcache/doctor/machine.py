@@ -260,7 +260,8 @@ def _room(facts: MachineFacts) -> Iterator[Finding]:
 def _contents(home: HomeFacts) -> Iterator[Finding]:
     if home.broken:
         text = f"{_counted(len(home.broken), 'broken entry')}: {home.broken[0]}"
-        yield Finding(_HOME, "entries", "warning", text, "artcache verify")
+        fix = "artcache ls    # names each; the next fetch of it makes it anew"
+        yield Finding(_HOME, "entries", "warning", text, fix)
     if home.pending:
         text = (
             f"{_counted(home.pending, 'interrupted install')}: the next command ends or undoes it"

@@ -23,7 +23,6 @@ _CAUSES = {
     "refused": "nobody listens there",
     "denied": "refused",
     "bucket": "no such bucket",
-    "usage": "not understood",
 }
 
 
@@ -117,8 +116,8 @@ class _Rules:
 
     def _unmarked(self) -> Finding:
         if self.facts.artifacts:
-            text = f"{self._counted()}, but no artcache.json: another program may take it over"
-            return self.say("contents", "note", text, f"artcache push --store {self._shown()}")
+            text = f"{self._counted()}, but no artcache.json: the next artifact brings one"
+            return self.say("contents", "note", text)
         text = "nothing was published there yet (no artcache.json)"
         if self.spec.writes and self.facts.writable:
             return self.say("contents", "ok", text)
@@ -152,7 +151,7 @@ class _Rules:
 
     def _writing(self) -> Iterator[Finding]:
         facts = self.facts
-        read_only = f"configure it as read-only: read:{self.spec.url}"
+        read_only = f"write read:{self.spec.url} where it is configured"
         if not self.spec.writes:
             yield self.say("write", "ok", "read-only here, so not tried")
         elif not facts.writable:
@@ -236,7 +235,7 @@ class _Rules:
         if spec.public and bad:
             name, licence = min(bad.items())
             text = f"public, and it has {', '.join(sorted(bad))}: {licence} does not allow that"
-            fix = f"artcache ls {name} --store {self._shown()}    # then artcache rm ... --from it"
+            fix = f"artcache rm {name} --store {self._shown()} --from {self._shown()}"
             yield self.say("public", "problem", text, fix)
         elif (
             facts.identity == "anonymous"
@@ -247,7 +246,10 @@ class _Rules:
             and not facts.unwritten
         ):
             text = "anyone can read and write it, and it is not marked as public"
-            fix = f"public:{spec.url}    # or take the rights of anonymous users away"
+            fix = (
+                f"write public:{spec.url} where it is configured, or take the rights of anonymous"
+                " users away"
+            )
             yield self.say("public", "warning", text, fix)
 
     def _speed(self) -> Iterator[Finding]:
