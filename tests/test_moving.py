@@ -436,6 +436,16 @@ def test_what_cannot_be_done_is_said(
     assert not machine.store.exists()
 
 
+def test_of_several_stores_one_that_does_not_answer_is_one_warning(machine: Machine) -> None:
+    hash_ = machine.run("fetch", "toy", "--store", machine.store, "--json").json["result"]["key"]
+    away = {"ARTCACHE_STORES": f"https://127.0.0.1:9/x,{machine.store}"}
+    for number, words in enumerate((["toy"], [hash_[:9]])):
+        away["ARTCACHE_DIR"] = str(machine.folder / f"away{number}")
+        done = machine.run("pull", *words, **away)
+        assert f"pulled from {machine.store}" in done.out, done.err
+        assert done.err.count("warning:") == 1
+
+
 @pytest.mark.parametrize("request_", [1, 2], ids=["root", "pack"])
 def test_killed_in_mid_push_leaves_no_manifest(
     machine: Machine, gcs_url: str, monkeypatch: pytest.MonkeyPatch, request_: int

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..compat import NO
-from ..errors import ArtcacheError, Corrupt, NewerFormat, OverLimit, UnknownRecipe, UsageError
+from ..errors import (
+    ArtcacheError,
+    Corrupt,
+    NewerFormat,
+    OverLimit,
+    StoreUnavailable,
+    UnknownRecipe,
+    UsageError,
+)
 from ..match import judge
 from ..supply import lacking, recorded
 from ..survey import is_digits, only_one
@@ -17,6 +26,9 @@ if TYPE_CHECKING:
     from ..manifest import Manifest
     from ..recipe import Request, Supplier
     from ..tier import Tier
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Chosen(NamedTuple):
@@ -43,18 +55,33 @@ def choose(
         recipe: Of all, those of this recipe.
 
     Raises:
-        UsageError: a target names none, or several; or a place cannot be listed.
-        StoreUnavailable: a store does not answer.
+        UsageError: a target names none, or several; or the only place cannot be listed.
+        StoreUnavailable: the only place does not answer; of several it is a warning.
     """
     if targets:
         found = [_named(cache, places, target, request) for target in targets]
     else:
-        found = [
-            Chosen(key, place, named=False)
-            for place in places
-            for key in sorted(keys_in(cache, place, recipe), key=lambda key: (key.recipe, key.hash))
-        ]
+        asked = _asked(cache, places, lambda at: list(keys_in(cache, at, recipe)))
+        found = [Chosen(key, at, named=False) for at, keys in asked for key in keys]
+        found.sort(key=lambda one: (one.key.recipe, one.key.hash))
     return list({one.key: one for one in reversed(found)}.values())[::-1]
+
+
+def _asked(
+    cache: Cache, places: Sequence[Tier | None], ask: Callable[[Tier | None], _Answer]
+) -> Iterator[tuple[Tier | None, _Answer]]:
+    """What each place says; of several, one that does not answer is one warning."""
+    for place in places:
+        try:
+            if not (place and place.down):
+                yield place, ask(place)
+        except (StoreUnavailable, UsageError) as error:
+            if place is None or len(places) == 1:
+                raise
+            if isinstance(error, StoreUnavailable):
+                cache.give_up(place, error)
+            else:
+                cache.observer.warn(str(error))
 
 
 def keys_in(
@@ -84,7 +111,8 @@ def keys_in(
 
 def _named(cache: Cache, places: Sequence[Tier | None], target: str, request: Request) -> Chosen:
     if is_digits(target):
-        found = [Chosen(key, at) for at in places for key in keys_in(cache, at, digits=target)]
+        asked = _asked(cache, places, lambda at: list(keys_in(cache, at, digits=target)))
+        found = [Chosen(key, at) for at, keys in asked for key in keys]
         only_one(target, {one.key.hash for one in found})
         return found[0]
     variants = cache.variants(target, request)
@@ -92,8 +120,8 @@ def _named(cache: Cache, places: Sequence[Tier | None], target: str, request: Re
     if None in places and (alias := cache.home.memory.alias(keys[0])):
         keys.append(alias[0])
     for key in keys:
-        for place in places:
-            if manifest_in(cache, place, key):
+        for place, manifest in _asked(cache, places, partial(manifest_in, cache, key=key)):
+            if manifest:
                 return Chosen(key, place)
     where = ", ".join(place.url if place else "the home" for place in places)
     raise UsageError(
