@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, binary, pack
+from . import __version__, binary, pack, share
 from .cache import Cache, Fetched
 from .disk import disk_errors
 from .errors import ArtcacheError, BuildFailed, EmptyBuild
@@ -318,7 +318,7 @@ class _Job:
         for tier in targets.all:
             self.observer.phase("publish", f"to {tier.url}")
             try:
-                published.append(tier.repository.publish(manifest, lambda _: pack_file))
+                published.append(share.publish(tier.repository, manifest, pack_file))
                 tier.down = False
                 self.cache.tell_pending(tier.repository.store)
             except ArtcacheError as error:

@@ -36,13 +36,17 @@ def threads() -> int:
     return min(len(os.sched_getaffinity(0)), 4)
 
 
-def cut(sizes: Iterable[int]) -> Iterator[int]:
+def cut(sizes: Sequence[int], paths: Sequence[str] = ()) -> Iterator[int]:
     """Raw lengths of the frames for files of these sizes, in order.
 
     A file over one frame has frames of its own; small ones share.
+
+    Args:
+        paths: With them, frames of small files end where the files' own names say so:
+            a file that comes, goes or grows changes the frames near it, not all that follow.
     """
     shared = 0
-    for size in sizes:
+    for number, size in enumerate(sizes):
         if shared and shared + size > FRAME:
             yield shared
             shared = 0
@@ -53,8 +57,16 @@ def cut(sizes: Iterable[int]) -> Iterator[int]:
                 yield rest
         else:
             shared += size
+            if paths and shared >= FRAME // 4 and _ends(paths[number], size):
+                yield shared
+                shared = 0
     if shared:
         yield shared
+
+
+def _ends(path: str, size: int) -> bool:
+    """True for about one in so many bytes of files as are half a frame."""
+    return int(digest.xxh3(path.encode())[:8], 16) * (FRAME // 2) < size << 32
 
 
 def segments(sizes: Sequence[int], raws: Iterable[int]) -> Iterator[list[Segment]]:

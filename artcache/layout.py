@@ -6,6 +6,7 @@ v1/manifests/<recipe>/<hash>/<blake3>.json       the same, on stores without exc
 v1/packs/<first 2>/<blake3>.pack
 v1/trash/<blake3>/<time>-<random>.pack           a pack that no manifest named, see `gc`
 v1/siblings/<recipe>/<base>/<hash>.json          a hint: keys that differ only in `FLEXIBLE`
+v1/recent/<recipe>/<time>-<hash>.json            a hint: what was published last, see `share`
 v1/wanted/<recipe>/<hash>.json                   a miss that waits for a builder, see `wanted`
 v1/probes/<random>                               written and removed by `artcache doctor`
 """
@@ -23,6 +24,7 @@ MANIFESTS = "v1/manifests"
 PACKS = "v1/packs"
 TRASH = "v1/trash"
 SIBLINGS = "v1/siblings"
+RECENT = "v1/recent"
 WANTED = "v1/wanted"
 PROBES = "v1/probes"
 UNIQUE = re.compile(r"([0-9a-f]{64})(?: ?\(\d+\))?\.json(?: ?\(\d+\))?")
@@ -53,6 +55,17 @@ def siblings_folder(key: Key) -> str:
     """
     base = Key({name: value for name, value in key.fields.items() if name not in FLEXIBLE})
     return f"{SIBLINGS}/{key.recipe}/{base.hash}"
+
+
+def recent_folder(recipe: str) -> str:
+    return f"{RECENT}/{recipe}"
+
+
+def manifest_name(key: Key, unique: str = "") -> str:
+    """Args:
+    unique: The BLAKE3 of its bytes, on a store without exclusive create.
+    """
+    return f"{MANIFESTS}/{key.recipe}/{key.hash}" + (f"/{unique}.json" if unique else ".json")
 
 
 def pack_name(blake3: str) -> str:

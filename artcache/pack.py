@@ -62,7 +62,7 @@ def write(
     digests = Digests(sizes)
     local = threading.local()
 
-    raws = list(cut(sizes))
+    raws = list(cut(sizes, [path for path, _, _ in found.files]))
     under_way = threads() + 1
     free = _buffers(under_way, raws)
 
@@ -80,16 +80,19 @@ def write(
         return _Done(row, raw, buffer), stored, digest.blake3(stored)
 
     hasher, frames, offset = digest.blake3_hasher(), [], 0
+    known: dict[str, Frame] = {}
     with ThreadPoolExecutor(threads()) as pool:
         rows = segments(sizes, raws)
         for done, stored, blake3 in in_order(pool, work, rows, under_way):
             for segment in done.row:
                 if not digests.is_whole(segment):
                     digests.piece(segment, done.raw[segment.at : segment.at + segment.length])
-            _append(out, stored)
-            hasher.update(stored)
-            frames.append(Frame(0, offset, len(stored), len(done.raw), blake3))
-            offset += len(stored)
+            if blake3 not in known:
+                known[blake3] = Frame(0, offset, len(stored), len(done.raw), blake3)
+                _append(out, stored)
+                hasher.update(stored)
+                offset += len(stored)
+            frames.append(known[blake3]._replace(raw=len(done.raw)))
             progress(len(done.raw))
             free.append(done.buffer)
     files = tuple(

@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from .errors import (
 )
 from .key import Key
 from .late import late
-from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed, root_object
+from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed, manifest_name, root_object
 from .layout import pack_name as pack_name
 from .layout import siblings_folder as siblings_folder
 from .manifest import MAX_BYTES, Manifest, Pack
@@ -294,23 +294,27 @@ class Repository:
             self._mark()  # a server looks at who asks before it looks whether the name is free
 
     def publish(
-        self, manifest: Manifest, pack_files: Callable[[Pack], Path], data: bytes = b""
+        self,
+        manifest: Manifest,
+        pack_files: Callable[[Pack], Path],
+        data: bytes = b"",
+        there: Collection[Pack] = (),
     ) -> Published:
         """Store an artifact: packs first, manifest last.
 
         Args:
             pack_files: The local file of each pack.
             data: The manifest's bytes if it was published before: they stay the same.
+            there: Packs that the store holds already.
 
         Raises:
             StoreUnavailable: it could not be stored; nothing half-done is visible.
         """
         self._mark()
-        for pack in manifest.packs:
+        for pack in (pack for pack in manifest.packs if pack not in there):
             self._put_pack(pack, pack_files(pack))
         data, traits = data or manifest.to_bytes(), self.store.traits
-        name = f"{MANIFESTS}/{manifest.key.recipe}/{manifest.key.hash}"
-        name += ".json" if traits.exclusive_create else f"/{digest.blake3(data)}.json"
+        name = manifest_name(manifest.key, "" if traits.exclusive_create else digest.blake3(data))
         for _ in range(3):
             # Under both forms of a name: whoever was first stays. A bad one is moved away.
             if winner := self.find(manifest.key):

@@ -18,8 +18,8 @@ FLOORS = {
     2: "store process recipe disk",
     3: "memory frames compression tree lay partial pack seal home elf fatbin binary detect trust"
     " stores install late",
-    4: "turns restore publish repository match supply present tier cache builder survey pins gc"
-    " listing transfer wanted fulfil race doctor",
+    4: "turns restore publish repository share match supply present tier cache builder survey pins"
+    " gc listing transfer wanted fulfil race doctor",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -49,12 +49,13 @@ BESIDE = {
     "wanted": "cache match survey tier",
     "fulfil": "builder cache match repository transfer wanted",
     "cache": "repository builder match present restore supply survey tier wanted",
-    "builder": "cache publish repository restore tier turns",
+    "builder": "cache publish repository restore share tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match pins listing",
-    "transfer": "builder cache match repository restore supply survey tier",
+    "transfer": "builder cache match repository restore share supply survey tier",
     "gc": "cache pins repository tier listing",
     "listing": "repository",
+    "share": "listing repository",
     "__init__": "api",
     "__main__": "cli",
     "api": "config",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import pack
+from .. import pack, share
 from ..builder import compare
 from ..disk import disk_errors
 from ..errors import ArtcacheError, Corrupt, ObjectNotFound, Refused, StoreDenied, StoreUnavailable
@@ -152,7 +152,7 @@ def _home_to_store(cache: Cache, one: Chosen, target: Tier, dry_run: bool) -> Mo
         disk_errors(cache.home.root, doing="pack the tree", needed=manifest.size),
     ):
         packed = _packed(cache, entry, manifest, staging / "pack")
-        done = target.repository.publish(packed, lambda _: staging / "pack")
+        done = share.publish(target.repository, packed, staging / "pack")
     return _moved(one, packed, target.url, done)
 
 
