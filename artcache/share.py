@@ -166,7 +166,8 @@ def _is_sound(repository: Repository, pack: Pack, places: Sequence[tuple[str, _P
     """Whether the pack is there, and what was found in it: all on a disk, some on a far store."""
     if not repository.holds([pack]):
         return False
-    near = repository.store.traits.shared_disk
+    traits = repository.store.traits
+    near = traits.shared_disk and traits.durable_on_return  # a mounted Drive is far
     try:
         for blake3, place in places if near else places[:: max(1, len(places) // _PROVED)]:
             if digest.blake3(repository.lend(pack, place.offset, place.stored)) != blake3:
