@@ -168,6 +168,15 @@ def test_how_to_have_it_uploaded_is_said_once(bench: Bench) -> None:
     assert sum("drive.flush_and_unmount()" in note for note in bench.told.notes) == 1
 
 
+def test_a_push_says_it_too(drive: Mounted, tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    assert machine.run("fetch", "toy").code == 0
+    done = machine.run("push", "toy", "--to", drive.folder)
+    assert done.code == 0, done.err
+    assert "upload pending" in done.out + done.err
+    assert done.err.count("have it uploaded") == 1
+
+
 def test_a_manifest_that_is_not_seen_yet_is_a_miss_and_both_stay(bench: Bench) -> None:
     bench.cache("a").fetch(bench.recipe())
     (manifest,) = bench.drive.folder.glob("v1/manifests/*/*/*.json")

@@ -78,6 +78,14 @@ def test_what_one_machine_built_another_restores_to_the_bit(folder: Folder) -> N
     assert not folder.warnings
 
 
+def test_a_hit_asks_drive_little(folder: Folder) -> None:
+    folder.cache("a").fetch(folder.recipe())
+    folder.drive.requests.clear()
+    folder.cache("b").fetch(folder.recipe())
+    # a token, six folders, two looks for the manifest and one for the pack, and the bytes
+    assert len(folder.drive.requests) <= 15
+
+
 def test_a_publish_makes_four_files_however_large_the_tree(folder: Folder) -> None:
     done = folder.cache("a").build(folder.recipe())
     assert [published.durable for published in done.published] == [True]

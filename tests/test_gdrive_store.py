@@ -146,6 +146,7 @@ def test_of_files_with_one_name_the_oldest_is_the_object(drive: DriveServer) -> 
     assert store.get(NAME, limit=10) == b"first"
     assert [entry.size for entry in store.list("v1")] == [5]
     first.created, second.created = second.created, first.created
+    store = opened(drive, store.url.split("/")[2])
     assert store.get(NAME, limit=10) == b"second"
     store.quarantine(NAME)
     assert store.get(NAME, limit=10) == b"first"
@@ -346,6 +347,7 @@ def test_too_many_requests_is_no_refusal(rig: Rig, reason: str) -> None:
 REFUSALS = {
     "storageQuotaExceeded": (StoreUnavailable, "a service account has no space in My Drive"),
     "dailyLimitExceeded": (StoreUnavailable, ""),
+    "cannotDownloadAbusiveFile": (StoreUnavailable, ""),
     "accessNotConfigured": (StoreDenied, "gcloud services enable drive.googleapis.com"),
     "insufficientPermissions": (StoreDenied, "--scopes="),
     "insufficientFilePermissions": (StoreDenied, "share the folder with service account robot@"),
@@ -458,6 +460,27 @@ def test_frames_are_read_with_one_request_each(rig: Rig) -> None:
     for offset in range(0, 1000, 100):
         rig.store.get_range(PACK, offset, 100)
     assert len(rig.proxy.requests) == 10
+
+
+def test_what_was_just_listed_is_not_looked_for(rig: Rig) -> None:
+    fresh = opened(rig.drive, rig.store.url.split("/")[2])
+    assert names(fresh, "v1/manifests") == [NAME]
+    rig.proxy.requests.clear()
+    assert fresh.get(NAME, limit=10) == b"content"
+    assert [is_media(request) for request in rig.proxy.requests] == [True]
+    names(fresh, "v1/manifests")
+    fresh.delete(NAME)
+    with pytest.raises(ObjectNotFound):
+        fresh.get(NAME, limit=10)
+
+
+def test_many_threads_look_once(rig: Rig) -> None:
+    fresh = opened(rig.drive, rig.store.url.split("/")[2])
+    with ThreadPoolExecutor(8) as pool:
+        parts = pool.map(lambda at: fresh.get_range(PACK, at, 1000), range(0, 8000, 1000))
+        assert b"".join(parts) == DATA[:8000]
+    # the root's folder, v1, what is in it, the shard, the pack
+    assert sum(not is_media(request) for request in rig.proxy.requests) == 5
 
 
 def test_a_server_that_is_down_is_unavailable(drive: DriveServer) -> None:

@@ -47,6 +47,8 @@ def answered(
         )
     if reasons & _USED_UP:
         return StoreUnavailable(f"{party.url}: today's quota is used up ({said})")
+    if "cannotDownloadAbusiveFile" in reasons:
+        return StoreUnavailable(f"{party.url}: Drive takes {name} for malware ({said})")
     if reasons & _NO_API:
         hint = "switch it on: gcloud services enable drive.googleapis.com --project=PROJECT"
         words = f"{party.url}: the Drive API is off in the project of {party.identity} ({said})"

@@ -32,6 +32,10 @@ from .remote import Body
 
 _FRESH = 30.0
 """Seconds for which it is believed which folders have a name: another machine may make one more."""
+_ABSENT = 2.0
+"""The same for that none has it; a writer looks again all the same."""
+_FEW = 1000
+"""A listing of no more is remembered for the reads that follow it."""
 _PARALLEL = 8
 
 
@@ -61,8 +65,12 @@ class GDriveStore:
         self._prefix = f"{checked_name(prefix)}/" if prefix else ""
         self._api = DriveApi(url, limits or Limits(), endpoint)
         self._folders: dict[str, tuple[float, Sequence[str]]] = {}
+        """By path below the root, and until when that is believed."""
         self._files: dict[str, File] = {}
-        self._making = threading.RLock()
+        """Of which ranges are read."""
+        self._listed: dict[str, tuple[float, File]] = {}
+        """A listing's word is good for one read."""
+        self._looking = threading.RLock()
         self._root_is_there = False
 
     @property
@@ -81,7 +89,9 @@ class GDriveStore:
 
     def get(self, name: str, *, limit: int) -> bytes:
         with only_ours(self._api.party):
-            file = self._file(name).file
+            until, listed = self._listed.pop(self._path(name), (0.0, None))
+            fresh = listed and time.monotonic() < until
+            file = listed if listed and fresh else self._file(name).file
             if file.size > limit:
                 raise OverLimit(
                     f"{self._url}: {name} has {file.size} bytes; at most {limit} are read"
@@ -91,11 +101,13 @@ class GDriveStore:
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         with only_ours(self._api.party):
-            file = self._files.get(checked_name(name)) or self._file(name).file
+            checked_name(name)
+            with self._looking:  # else each of many threads would look
+                file = self._files.get(name) or self._file(name).file
+                self._files[name] = file
             if offset + length > file.size:
                 end = f"ends at byte {file.size}, before its {offset + length}"
                 raise Corrupt(f"{self._url}: {name} {end}")
-            self._files[name] = file
             with self._named(name):
                 return self._api.read(file, name, span=(offset, length))
 
@@ -145,7 +157,10 @@ class GDriveStore:
                     for name, file in below:
                         if not file.folder and (name not in seen or file.age < seen[name].age):
                             seen[name] = file
+        until = time.monotonic() + _FRESH
         for name, file in seen.items():
+            if len(seen) <= _FEW:
+                self._listed[self._prefix + name] = (until, file)
             yield StoredObject(name, file.size, file.modified)
 
     def delete(self, name: str) -> None:
@@ -154,7 +169,7 @@ class GDriveStore:
             for place in self._places(name):
                 with contextlib.suppress(ObjectNotFound):
                     self._api.delete(place.file.id, name)
-            self._files.pop(name, None)
+            self._forget(name)
 
     def move(self, name: str, to: str) -> None:
         checked_name(to)
@@ -163,7 +178,7 @@ class GDriveStore:
             folder, leaf = self._folder_for(to)
             with self._named(name):
                 self._api.move(place.file.id, leaf, place.parent, folder)
-            self._files.pop(name, None)
+            self._forget(name)
 
     def quarantine(self, name: str) -> str:
         aside = f"v1/quarantine/{name.replace('/', '.')}.{int(time.time())}.{secrets.token_hex(3)}"
@@ -190,7 +205,7 @@ class GDriveStore:
         """The object of that name: the oldest file. Raises `ObjectNotFound`."""
         places = self._places(name)
         if not places:
-            self._files.pop(name, None)
+            self._forget(name)
             self._check_root()
             raise ObjectNotFound(f"{self._url} has no {name}")
         return places[0]
@@ -217,38 +232,51 @@ class GDriveStore:
         try:
             yield
         except ObjectNotFound:
-            self._files.pop(name, None)
+            self._forget(name)
             raise ObjectNotFound(f"{self._url} has no {name}") from None
+
+    def _forget(self, name: str) -> None:
+        self._files.pop(name, None)
+        self._listed.pop(self._path(name), None)
 
     # -- folders --------------------------------------------------------------------------
 
-    def _ids(self, path: str) -> Sequence[str]:
-        """The folders of that path below the root, the oldest first; none if there is none."""
+    def _ids(self, path: str, *, sure: bool = False) -> Sequence[str]:
+        """The folders of that path below the root, the oldest first; none if there is none.
+
+        Args:
+            sure: Look again for one that was not there a moment ago.
+        """
         if not path:
             return [self._root]
-        until, ids = self._folders.get(path, (0.0, []))
-        if time.monotonic() < until:
-            return ids
-        above, _, leaf = path.rpartition("/")
-        found = {}
-        for parent in self._ids(above):
-            with contextlib.suppress(ObjectNotFound):
-                for file in self._api.children(parent, name=leaf, folders=True):
-                    found[file.id] = file
-        ids = [file.id for file in sorted(found.values(), key=lambda file: file.age)]
-        if ids:
-            self._folders[path] = (time.monotonic() + _FRESH, ids)
-            self._root_is_there = True
-        return ids
+        with self._looking:
+            until, ids = self._folders.get(path, (0.0, []))
+            if time.monotonic() < until and (ids or not sure):
+                return ids
+            above, _, leaf = path.rpartition("/")
+            few = above == f"{self._prefix}v1"  # they are looked for one after the other
+            found: dict[str, dict[str, File]] = {leaf: {}}
+            for parent in self._ids(above, sure=sure):
+                with contextlib.suppress(ObjectNotFound):
+                    for file in self._api.children(parent, name="" if few else leaf, folders=True):
+                        found.setdefault(file.name, {})[file.id] = file
+            for name, files in found.items():
+                self._know(f"{above}/{name}" if above else name, tuple(files.values()))
+            return self._folders[path][1]
+
+    def _know(self, path: str, files: Sequence[File]) -> None:
+        ids = [file.id for file in sorted(files, key=lambda file: file.age)]
+        self._folders[path] = (time.monotonic() + (_FRESH if ids else _ABSENT), ids)
+        self._root_is_there = self._root_is_there or bool(ids)
 
     def _folder_for(self, name: str) -> tuple[str, str]:
         """The folder in which to create an object, made if need be, and the object's name there."""
         folder, _, leaf = self._path(name).rpartition("/")
-        with self._making:
+        with self._looking:
             return self._made(folder), leaf
 
     def _made(self, path: str) -> str:
-        ids = self._ids(path)
+        ids = self._ids(path, sure=True)
         if not ids:
             above, _, leaf = path.rpartition("/")
             parent = self._made(above)

@@ -86,7 +86,10 @@ def push(
             return Moved(one.key, _where(one), target.url, REFUSED)
         cache.observer.phase(phase, f"{one.key.recipe} {one.key.hash[:12]} to {target.url}")
         try:
-            return _to_store(cache, one, target, dry_run)
+            moved = _to_store(cache, one, target, dry_run)
+            if not moved.durable:
+                cache.tell_pending(target.repository.store)
+            return moved
         finally:
             cache.tell_problems(target)
 
