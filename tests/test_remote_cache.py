@@ -73,7 +73,7 @@ def test_a_download_that_broke_off_goes_on_where_it_did(bucket: Bucket) -> None:
     bucket.content = os.urandom(30_000_000)
     bucket.cache("a").fetch(bucket.recipe())
     bucket.proxy.plan(Fault(), times=3, when=is_pack)
-    bucket.proxy.plan(Fault(keep=1000, then="reset"), when=is_pack)
+    bucket.proxy.plan(Fault(keep=1, then="reset"), when=is_pack)
     with pytest.raises(artcache.ArtcacheError):
         bucket.cache("b").fetch(bucket.recipe(), build="never")
     bucket.proxy.heal()

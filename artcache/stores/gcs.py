@@ -1,4 +1,4 @@
-"""Google Cloud Storage's JSON API over gcsfs's session.
+"""Google Cloud Storage's JSON API: reads by `wire`, all else over gcsfs's session.
 
 gcsfs knows the endpoint, the proxies and how a credential is applied. Its own
 verbs are not used: they retry for half a minute, lose the server's Retry-After,
@@ -8,33 +8,34 @@ object's bytes may contain.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import hashlib
 import json
 import os
 import secrets
-import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from ..errors import Corrupt, ObjectNotFound, OverLimit
 from ..store import StoredObject
 from .faults import Limits, Moved, Party, Passing, by_status, spanned, unavailable
+from .gcs_access import Access
 from .remote import MARK, Body, Page, Read, cacheable
+from .wire import Answer, Wire
 
 if TYPE_CHECKING:
-    from .google_login import Login
+    import asyncio
 
 ADVICE = (
     "sign in: `gcloud auth application-default login`; in a notebook `from google.colab import"
     " auth; auth.authenticate_user()`; or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
 )
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_MOST_FACTS = 16 << 20
+"""Bytes of an answer about objects: a page of a listing is a tenth of it."""
 
 
 class GcsBucket:
@@ -43,88 +44,82 @@ class GcsBucket:
         self.make = f"gcloud storage buckets create gs://{name}"
         self.party = Party(url, "anonymous", ADVICE)
         self._limits = limits
-        self._login: Login | None = None
-        self._fs: Any = None
+        self._access: Access | None = None
         self._pid = 0
 
-    def prepare(self) -> asyncio.AbstractEventLoop:
-        if self._fs is None or self._pid != os.getpid():  # its loop's thread is not forked along
-            self._connect()
-        if self._login:
-            self._login.refresh(self.party)
-        loop: asyncio.AbstractEventLoop = self._fs.loop
+    def prepare(self) -> None:
+        if self._access is None or self._pid != os.getpid():
+            self._access = Access()
+            self.party = Party(self.party.url, self._access.identity, ADVICE)
+            self._base = self._access.base
+            self._wire = Wire(self._base, self._limits, self.party, self._access.tls)
+            self._pid = os.getpid()
+        self._access.refresh(self.party)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        loop: asyncio.AbstractEventLoop = self._there.filesystem().loop
         return loop
 
-    def _connect(self) -> None:
-        # Without this gcsfs asks over gRPC for the kind of each bucket, for up to 109 s where
-        # there is no answer (an emulator, a proxy).
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Google's libraries, about older Pythons
-            import fsspec.config
-            import gcsfs.core
-
-        from .google_login import Login
-
-        configured = {**fsspec.config.conf.get("gs", {}), **fsspec.config.conf.get("gcs", {})}
-        options: dict[str, Any] = {
-            "access": "read_write",
-            "use_listings_cache": False,
-            "skip_instance_cache": True,
-            "session_kwargs": {"trust_env": True, "read_bufsize": 1 << 20},
-        }
-        if "token" in configured:
-            identity, self._login = "the token in fsspec's configuration", None
-        else:
-            self._login = Login.find(_SCOPE)
-            identity = self._login.identity
-            options["token"] = self._login.credentials or "anon"
-        self.party = Party(self.party.url, identity, ADVICE)
-        self._fs = gcsfs.core.GCSFileSystem(**options)
-        self._base: str = self._fs._location  # it would read the environment each time
-        self._pid = os.getpid()
+    def abort(self) -> None:
+        if self._access:
+            self._wire.abort()
 
     # -- verbs ----------------------------------------------------------------------------
 
-    async def read(
-        self, key: str, moved: Moved, *, limit: int = 0, span: tuple[int, int] | None = None
+    def read(
+        self,
+        key: str,
+        moved: Moved,
+        *,
+        limit: int = 0,
+        span: tuple[int, int] | None = None,
+        out: memoryview | None = None,
     ) -> Read:
-        headers = {"Accept-Encoding": "identity"}
-        if span:
-            headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
-        async with self._request(
-            "GET", self._object(key), key, headers, query={"alt": "media"}
-        ) as answer:
-            length = answer.content_length
+        headers = {"Range": f"bytes={span[0]}-{span[0] + span[1] - 1}"} if span else {}
+        with self._get(self._object(key, base=""), key, moved, {"alt": "media"}, headers) as answer:
+            length = answer.length
             if span:
                 if answer.status != 206:
                     raise Passing(f"{self.party.url} ignored the range that was asked for")
-                got = answer.headers.get("Content-Range", "")
-                spanned(self.party, key, got, *span)
-                limit = span[1]
-            elif length is not None and length > limit:
+                spanned(self.party, key, answer.headers.get("Content-Range", ""), *span)
+                length = limit = span[1]
+            if length is not None and length > limit:
                 raise OverLimit(
                     f"{self.party.url}: {key} has {length} bytes; at most {limit} are read"
                 )
-            parts, count = [], 0
-            while part := await answer.content.readany():
-                parts.append(part)
-                count += len(part)
-                moved(len(part))
-                if count > limit:
-                    raise OverLimit(f"{self.party.url}: {key} has over {limit} bytes")
-            data = b"".join(parts)
-            if count != (span[1] if span else count if length is None else length):
+            data = b"" if out else answer.read(limit + 1)
+            count = answer.read_into(out) if out else len(data)
+            if count > limit:
+                raise OverLimit(f"{self.party.url}: {key} has over {limit} bytes")
+            if length not in (None, count):
                 raise Passing(f"{self.party.url} broke off {key} at byte {count}")
             generation = answer.headers.get("X-Goog-Generation")
             if not generation:  # a proxy's own page, with a friendly 200
                 raise Passing(f"what answers for {self.party.url} is no Cloud Storage")
             if not span:
-                self._check_md5(answer.headers.getall("X-Goog-Hash", []), key, data)
+                self._check_md5(answer.headers.get_all("X-Goog-Hash", []), key, data)
             return Read(data, generation)
 
-    async def size(self, key: str) -> int:
-        return int((await self._facts(key))["size"])
+    def size(self, key: str, moved: Moved) -> int:
+        return int(self._facts(key, moved)["size"])
+
+    def ours(self, key: str, body: Body, moved: Moved) -> str:
+        facts = self._facts(key, moved)
+        ours = (facts.get("metadata") or {}).get(MARK) == body.mark
+        return str(facts["generation"]) if ours else ""
+
+    def page(self, prefix: str, token: str, most: int, moved: Moved) -> Page:
+        wanted = "items(name,size,updated),nextPageToken"
+        query = {"prefix": prefix, "maxResults": str(most), "fields": wanted}
+        if token:
+            query["pageToken"] = token
+        body = self._asked(f"{self._bucket('')}/o", prefix, moved, query)
+        found = [
+            StoredObject(item["name"], int(item["size"]), _seconds(item["updated"]))
+            for item in body.get("items", [])
+            if not item["name"].endswith("/")  # what the console makes to show a folder
+        ]
+        return found, body.get("nextPageToken", "")
 
     async def put(self, key: str, body: Body, moved: Moved, *, over: str) -> str:
         # One request, so that the object appears whole or not at all; with a boundary that
@@ -165,32 +160,12 @@ class GcsBucket:
             writing=True,
             query={"uploadType": "multipart", "ifGenerationMatch": over or "0"},
         ) as answer:
-            stored = await self._json(answer)
+            stored = self._parsed(await answer.read())
         if (stored.get("size"), stored.get("md5Hash", md5)) != (str(body.size), md5):
             with contextlib.suppress(ObjectNotFound):
                 await self.delete(key, str(stored.get("generation", "")))
             raise Passing(f"{self.party.url} stored other bytes of {key} than were sent")
         return str(stored["generation"])
-
-    async def ours(self, key: str, body: Body) -> str:
-        facts = await self._facts(key)
-        ours = (facts.get("metadata") or {}).get(MARK) == body.mark
-        return str(facts["generation"]) if ours else ""
-
-    async def page(self, prefix: str, token: str, most: int) -> Page:
-        url = f"{self._bucket()}/o"
-        wanted = "items(name,size,updated),nextPageToken"
-        query = {"prefix": prefix, "maxResults": str(most), "fields": wanted}
-        if token:
-            query["pageToken"] = token
-        async with self._request("GET", url, prefix, query=query) as answer:
-            body = await self._json(answer)
-        found = [
-            StoredObject(item["name"], int(item["size"]), _seconds(item["updated"]))
-            for item in body.get("items", [])
-            if not item["name"].endswith("/")  # what the console makes to show a folder
-        ]
-        return found, body.get("nextPageToken", "")
 
     async def delete(self, key: str, version: str = "") -> None:
         query = {"ifGenerationMatch": version} if version else {}
@@ -202,7 +177,7 @@ class GcsBucket:
         query: dict[str, str] = {}
         while True:  # a large object takes several turns
             async with self._request("POST", url, key, writing=True, query=query) as answer:
-                body = await self._json(answer)
+                body = self._parsed(await answer.read())
             if body.get("done", True):
                 return
             query = {"rewriteToken": body["rewriteToken"]}
@@ -216,19 +191,41 @@ class GcsBucket:
     def _object(self, key: str, base: str | None = None) -> str:
         return f"{self._bucket(base)}/o/{quote(key, safe='')}"
 
-    async def _facts(self, key: str) -> dict[str, Any]:
-        fields = "size,generation,metadata"
-        async with self._request("GET", self._object(key), key, query={"fields": fields}) as answer:
-            return await self._json(answer)
+    def _facts(self, key: str, moved: Moved) -> dict[str, Any]:
+        query = {"fields": "size,generation,metadata"}
+        return self._asked(self._object(key, base=""), key, moved, query)
 
-    async def _json(self, answer: Any) -> dict[str, Any]:
+    def _asked(self, path: str, key: str, moved: Moved, query: dict[str, str]) -> dict[str, Any]:
+        with self._get(path, key, moved, query, {}) as answer:
+            return self._parsed(answer.read(_MOST_FACTS))
+
+    def _parsed(self, data: bytes) -> dict[str, Any]:
         try:
-            body = json.loads(await answer.read())
+            body = json.loads(data)
         except ValueError:
             raise Passing(f"{self.party.url} answers with something that is no JSON") from None
         if not isinstance(body, dict):
             raise Passing(f"{self.party.url} answers with other JSON than expected")
         return body
+
+    @property
+    def _there(self) -> Access:
+        assert self._access, "prepare() comes first"
+        return self._access
+
+    @contextlib.contextmanager
+    def _get(
+        self, path: str, key: str, moved: Moved, query: dict[str, str], headers: dict[str, str]
+    ) -> Iterator[Answer]:
+        """One attempt, on this thread; its answer, if it is a good one."""
+        there = self._there
+        path = f"/storage/v1{path}?{urlencode(there.query(query))}"
+        with self._wire.get(path, {**there.headers(), **headers}, moved) as answer:
+            if answer.status not in (200, 206):
+                said = _said(answer.read(1 << 14).decode(errors="replace"))
+                after = answer.headers.get("Retry-After")
+                raise by_status(self.party, key, answer.status, said, after=after)
+            yield answer
 
     @contextlib.asynccontextmanager
     async def _request(
@@ -243,11 +240,13 @@ class GcsBucket:
         query: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[Any]:
         """One attempt; its answer, if it is a good one."""
+        import asyncio
+
         import aiohttp
         from yarl import URL
 
-        session = await self._fs._set_session()
-        limits = self._limits
+        there, limits = self._there, self._limits
+        session = await there.filesystem()._set_session()
         timeout = aiohttp.ClientTimeout(
             total=None,
             connect=limits.connect,
@@ -258,8 +257,8 @@ class GcsBucket:
             async with session.request(
                 method,
                 URL(url, encoded=True),
-                params=self._fs._get_params(dict(query)),
-                headers=self._fs._get_headers(headers),
+                params=there.query(dict(query)),
+                headers={**there.headers(), **(headers or {})},
                 data=data,
                 timeout=timeout,
                 allow_redirects=False,

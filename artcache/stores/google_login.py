@@ -38,8 +38,7 @@ class Login:
         named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         if named:
             return cls._from_file(Path(named), "GOOGLE_APPLICATION_CREDENTIALS", scope)
-        folder = os.environ.get("CLOUDSDK_CONFIG") or Path("~/.config/gcloud").expanduser()
-        default = Path(folder, "application_default_credentials.json")
+        default = cloud_folder() / "application_default_credentials.json"
         if default.is_file():
             return cls._from_file(default, "application default credentials", scope)
         if email := _metadata_account():
@@ -108,6 +107,11 @@ class Login:
             return True
         left = expiry.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)
         return bool(left.total_seconds() > _SPARE)
+
+
+def cloud_folder() -> Path:
+    """Where gcloud keeps what it knows of this user."""
+    return Path(os.environ.get("CLOUDSDK_CONFIG") or Path("~/.config/gcloud").expanduser())
 
 
 def _metadata_account() -> str:

@@ -1,13 +1,12 @@
 """A bucket as a store: names, limits, retries and checks; `gcs` and `s3` speak the protocols.
 
-Requests run on fsspec's event-loop thread and may be made from any thread. The
-calling thread watches its own request: when too few bytes move for too long, it
-is cancelled and made anew. Nothing is ever listed from a cache.
+Requests may be made from any thread. They run there, or on fsspec's event loop and
+are watched from there: when too few bytes move for too long, one is cancelled and
+made anew. Nothing is ever listed from a cache.
 """
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import hashlib
@@ -18,7 +17,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..errors import (
     LocalDisk,
@@ -30,6 +29,9 @@ from ..errors import (
 )
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
 from .faults import Limits, Moved, Party, Passing, no_bucket, only_ours, persist
+
+if TYPE_CHECKING:
+    import asyncio
 
 _Result = TypeVar("_Result")
 _PIECE = 256 << 10
@@ -76,9 +78,13 @@ class Body:
                 moved(len(piece))
 
 
+Going: TypeAlias = _Result | Coroutine[Any, Any, _Result]
+"""What a verb gives: its result, found on the calling thread, or how to find it on the loop."""
+
+
 class Bucket(Protocol):
-    """One protocol's verbs for one bucket. All but `prepare` run on the event loop, make one
-    attempt, and raise our errors only: `Passing` for what may be tried again."""
+    """One protocol's verbs for one bucket. They make one attempt and raise our errors only:
+    `Passing` for what may be tried again."""
 
     name: str
     make: str
@@ -87,33 +93,48 @@ class Bucket(Protocol):
     @property
     def party(self) -> Party: ...
 
-    def prepare(self) -> asyncio.AbstractEventLoop:
-        """Credentials and connection, on the calling thread, before each attempt."""
+    def prepare(self) -> None:
+        """Credentials, on the calling thread, before each attempt."""
         ...
 
-    async def read(
-        self, key: str, moved: Moved, *, limit: int = 0, span: tuple[int, int] | None = None
-    ) -> Read:
-        """The whole object, or `span` (offset, length) of it."""
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where its coroutines run; after `prepare`."""
         ...
 
-    async def size(self, key: str) -> int: ...
+    def abort(self) -> None:
+        """End the reads that run on their callers' threads."""
+        ...
 
-    async def put(self, key: str, body: Body, moved: Moved, *, over: str) -> str:
+    def read(
+        self,
+        key: str,
+        moved: Moved,
+        *,
+        limit: int = 0,
+        span: tuple[int, int] | None = None,
+        out: memoryview | None = None,
+    ) -> Going[Read]:
+        """The whole object, or `span` (offset, length) of it; then perhaps into `out`, and the
+        result has no data."""
+        ...
+
+    def size(self, key: str, moved: Moved) -> Going[int]: ...
+
+    def put(self, key: str, body: Body, moved: Moved, *, over: str) -> Going[str]:
         """Store it if its present version is `over`; returns the new version."""
         ...
 
-    async def ours(self, key: str, body: Body) -> str:
+    def ours(self, key: str, body: Body, moved: Moved) -> Going[str]:
         """The object's version if it bears the body's mark, else ''."""
         ...
 
-    async def page(self, prefix: str, token: str, most: int) -> Page:
+    def page(self, prefix: str, token: str, most: int, moved: Moved) -> Going[Page]:
         """The page of that token; the first for ''."""
         ...
 
-    async def delete(self, key: str) -> None: ...
+    def delete(self, key: str) -> Going[None]: ...
 
-    async def copy(self, key: str, to: str) -> None: ...
+    def copy(self, key: str, to: str) -> Going[None]: ...
 
 
 class RemoteStore:
@@ -144,7 +165,8 @@ class RemoteStore:
     def identity(self) -> str:
         """The credential in words. Finds it out, if need be."""
         with only_ours(self._bucket.party):
-            self._prepared()
+            with self._preparing:
+                self._bucket.prepare()
             return self._bucket.party.identity
 
     def get(self, name: str, *, limit: int) -> bytes:
@@ -159,9 +181,15 @@ class RemoteStore:
         key, span = self._key(name), (offset, length)
         return self._find(name, lambda moved: self._bucket.read(key, moved, span=span)).data
 
+    def fill(self, name: str, offset: int, out: memoryview) -> None:
+        key, span = self._key(name), (offset, len(out))
+        read = self._find(name, lambda moved: self._bucket.read(key, moved, span=span, out=out))
+        if read.data:
+            out[:] = read.data
+
     def size(self, name: str) -> int:
         key = self._key(name)
-        return self._find(name, lambda moved: self._bucket.size(key))
+        return self._find(name, lambda moved: self._bucket.size(key, moved))
 
     def create(self, name: str, content: Content) -> None:
         self.swap(name, content, NEW)
@@ -192,7 +220,7 @@ class RemoteStore:
             except ObjectExists:
                 # The answer to an earlier attempt may have been lost: then it is ours.
                 with contextlib.suppress(ObjectNotFound, StoreDenied):
-                    if ours := self._once(lambda moved: self._bucket.ours(key, body)):
+                    if ours := self._once(lambda moved: self._bucket.ours(key, body, moved)):
                         return ours
                 raise ObjectExists(f"{self._url}: {name} exists") from None
 
@@ -230,6 +258,7 @@ class RemoteStore:
         self._abort = threading.Event()
         for future in tuple(self._pending):
             future.cancel()
+        self._bucket.abort()
 
     # -- inside ---------------------------------------------------------------------------
 
@@ -247,11 +276,11 @@ class RemoteStore:
 
     def _page(self, top: str, token: str, most: int = 1000) -> Page:
         try:
-            return self._persistently(lambda moved: self._bucket.page(top, token, most))
+            return self._persistently(lambda moved: self._bucket.page(top, token, most, moved))
         except ObjectNotFound:
             raise no_bucket(self._bucket.party, self._bucket.name, self._bucket.make) from None
 
-    def _find(self, name: str, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
+    def _find(self, name: str, work: Callable[[Moved], Going[_Result]]) -> _Result:
         """Do something with an object that may not be there.
 
         Raises:
@@ -268,40 +297,46 @@ class RemoteStore:
                     self._bucket_is_there = True
             raise ObjectNotFound(f"{self._url} has no {name}") from None
 
-    def _persistently(self, work: Callable[[Moved], Coroutine[Any, Any, _Result]]) -> _Result:
+    def _persistently(self, work: Callable[[Moved], Going[_Result]]) -> _Result:
         abort = self._abort
         with only_ours(self._bucket.party):
             return persist(self._limits, lambda number: self._once(work, abort), sleep=abort.wait)
 
     def _once(
         self,
-        work: Callable[[Moved], Coroutine[Any, Any, _Result]],
+        work: Callable[[Moved], Going[_Result]],
         abort: threading.Event | None = None,
     ) -> _Result:
-        """One attempt, watched from this thread."""
-        loop = self._prepared()
+        """One attempt. A coroutine is watched from this thread."""
+        with self._preparing:
+            self._bucket.prepare()
         moved = Moved()
-        future = asyncio.run_coroutine_threadsafe(work(moved), loop)
-        self._pending.add(future)
         try:
             if abort and abort.is_set():
                 raise StoreUnavailable(f"{self._url}: interrupted")
+            going = work(moved)
+            result = self._watched(going, moved) if isinstance(going, Coroutine) else going
+        except (concurrent.futures.CancelledError, Passing):
+            if abort is None or not abort.is_set():
+                raise
+            raise StoreUnavailable(f"{self._url}: interrupted") from None
+        self._bucket_is_there = True
+        return result
+
+    def _watched(self, work: Coroutine[Any, Any, _Result], moved: Moved) -> _Result:
+        import asyncio
+
+        future = asyncio.run_coroutine_threadsafe(work, self._bucket.loop())
+        self._pending.add(future)
+        try:
             while not concurrent.futures.wait([future], self._limits.stall * 1.1).done:
                 if not moved.enough(self._limits):
                     words = f"{self._url} moved almost nothing for {self._limits.stall:g} s"
                     raise Passing(words, silent=True)
-            result = future.result()
-        except concurrent.futures.CancelledError:
-            raise StoreUnavailable(f"{self._url}: interrupted") from None
+            return future.result()
         finally:
             self._pending.discard(future)
             future.cancel()
-        self._bucket_is_there = True
-        return result
-
-    def _prepared(self) -> asyncio.AbstractEventLoop:
-        with self._preparing:
-            return self._bucket.prepare()
 
 
 def split(scheme: str, rest: str, url: str) -> tuple[str, str]:

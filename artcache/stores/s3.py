@@ -53,11 +53,16 @@ class S3Bucket:
         self._fs: Any = None
         self._pid = 0
 
-    def prepare(self) -> asyncio.AbstractEventLoop:
+    def prepare(self) -> None:
         if self._fs is None or self._pid != os.getpid():  # its loop's thread is not forked along
             self._connect()
+
+    def loop(self) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop = self._fs.loop
         return loop
+
+    def abort(self) -> None:
+        """Nothing: the loop's tasks are cancelled by whoever waits for them."""
 
     def _connect(self) -> None:
         import fsspec.config
@@ -118,8 +123,15 @@ class S3Bucket:
     # -- verbs ----------------------------------------------------------------------------
 
     async def read(
-        self, key: str, moved: Moved, *, limit: int = 0, span: tuple[int, int] | None = None
+        self,
+        key: str,
+        moved: Moved,
+        *,
+        limit: int = 0,
+        span: tuple[int, int] | None = None,
+        out: memoryview | None = None,
     ) -> Read:
+        # Not into `out`: a read that was given up may end later, when that holds other bytes.
         wanted = {"Range": f"bytes={span[0]}-{span[0] + span[1] - 1}"} if span else {}
         async with self._errors(key):
             answer = await self._call("get_object", Key=key, **wanted)
@@ -146,7 +158,7 @@ class S3Bucket:
                 self._check_md5(answer, key, data)
             return Read(data, answer["ETag"])
 
-    async def size(self, key: str) -> int:
+    async def size(self, key: str, moved: Moved) -> int:
         async with self._errors(key):
             return int((await self._call("head_object", Key=key))["ContentLength"])
 
@@ -172,12 +184,12 @@ class S3Bucket:
             raise Passing(f"{self.party.url} stored other bytes of {key} than were sent")
         return etag
 
-    async def ours(self, key: str, body: Body) -> str:
+    async def ours(self, key: str, body: Body, moved: Moved) -> str:
         async with self._errors(key):
             answer = await self._call("head_object", Key=key)
         return str(answer["ETag"]) if answer["Metadata"].get(MARK) == body.mark else ""
 
-    async def page(self, prefix: str, token: str, most: int) -> Page:
+    async def page(self, prefix: str, token: str, most: int, moved: Moved) -> Page:
         more = {"ContinuationToken": token} if token else {}
         async with self._errors(prefix):
             answer = await self._call("list_objects_v2", Prefix=prefix, MaxKeys=most, **more)

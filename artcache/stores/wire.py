@@ -1,0 +1,197 @@
+"""HTTP on the calling thread: kept connections, and bodies read into the caller's memory.
+
+For adapters whose reads must cost little more than the kernel's share. `http.client`
+does the protocol; what is here is the pool, the proxy of the environment, deadlines
+and the end of a wait.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from .faults import Limits, Moved, Party, Watch, unavailable
+
+_PIECE = 1 << 20
+"""Bytes asked of a connection at once."""
+_GONE = (http.client.RemoteDisconnected, ConnectionError)
+
+
+class Answer:
+    """The head of an answer, and its body as it comes."""
+
+    def __init__(self, inner: http.client.HTTPResponse, limits: Limits, moved: Moved) -> None:
+        self._inner = inner
+        self._watch = Watch(limits)
+        self._moved = moved
+        self.status = inner.status
+        self.headers = inner.headers
+        self.length = inner.length
+        """Content-Length; None for a body that ends where it ends."""
+
+    def read_into(self, out: memoryview) -> int:
+        """Fill `out` from the body; fewer bytes than it holds where the body ends."""
+        # Past `HTTPResponse`, whose `readinto` waits for all it was asked for, however slowly
+        # it drips, and whose `read1` copies.
+        inner = self._inner
+        straight = inner.length is not None and not inner.chunked
+        done = 0
+        while done < len(out):
+            most = min(len(out) - done, _PIECE)
+            if not straight:
+                count = inner.readinto1(out[done : done + most])
+            elif inner.length:
+                count = inner.fp.readinto1(out[done : done + min(most, inner.length)])
+                inner.length -= count
+            else:
+                break
+            if not count:
+                break
+            done += count
+            self._moved(count)
+            self._watch.tick(count)
+        return done
+
+    def read(self, limit: int) -> bytes:
+        """The body, up to `limit` bytes of it."""
+        out = bytearray(min(limit, 1 << 16 if self.length is None else self.length))
+        done = self.read_into(memoryview(out))
+        while done == len(out) < limit and self.length is None:
+            out += bytes(min(len(out), limit - done))
+            done += self.read_into(memoryview(out)[done:])
+        return bytes(memoryview(out)[:done])
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection can be used for another request."""
+        inner = self._inner
+        if inner.length == 0 and not inner.chunked:
+            inner.read()  # nothing: it lets go of the connection
+        return inner.isclosed() and not inner.will_close
+
+
+class Wire:
+    """One server. From any thread; a connection serves one request at a time."""
+
+    def __init__(
+        self, base: str, limits: Limits, party: Party, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Args:
+        base: Scheme, host and perhaps a port and a path: `https://host`.
+        tls: None: the machine's certificates.
+        """
+        parts = urlsplit(base)
+        self._host, self._port = parts.hostname or "", parts.port
+        self._path = parts.path.rstrip("/")
+        self._secure = parts.scheme == "https"
+        self._limits, self._party = limits, party
+        self._tls = tls
+        self._proxy = _proxy_of(parts.scheme, parts.netloc)
+        self._idle: list[http.client.HTTPConnection] = []
+        self._busy: set[http.client.HTTPConnection] = set()
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._idle)
+
+    @contextlib.contextmanager
+    def get(self, path: str, headers: Mapping[str, str], moved: Moved) -> Iterator[Answer]:
+        """One attempt at a GET. Raises `StoreUnavailable`; `Passing` may be tried again."""
+        with self._lock:
+            kept = bool(self._idle)
+            connection = self._idle.pop() if kept else self._new()
+            self._busy.add(connection)
+        answer = None
+        try:
+            try:
+                answer = self._ask(connection, path, headers, moved)
+            except _GONE:
+                if not kept or connection not in self._busy:  # aborted
+                    raise
+                # The server closed what was idle for long.
+                connection.close()
+                answer = self._ask(connection, path, headers, moved)
+            yield answer
+        except (OSError, http.client.HTTPException) as error:
+            answer = None
+            raise unavailable(self._party, error) from error
+        finally:
+            good = answer is not None and answer.ended
+            with self._lock:
+                self._busy.discard(connection)
+                if good:
+                    self._idle.append(connection)
+            if not good:
+                connection.close()
+
+    def abort(self) -> None:
+        """End what is under way: whoever waits gets an error."""
+        with self._lock:
+            busy = tuple(self._busy)
+            self._busy.clear()
+        for connection in busy:
+            with contextlib.suppress(OSError, AttributeError):  # not connected yet
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        connection: http.client.HTTPConnection,
+        path: str,
+        headers: Mapping[str, str],
+        moved: Moved,
+    ) -> Answer:
+        if connection.sock is None:
+            connection.timeout = self._limits.connect
+            connection.connect()
+            assert connection.sock is not None  # connect() has made one
+            connection.sock.settimeout(self._limits.stall)
+        target = self._path + path
+        if self._proxy.hostname and not self._secure:
+            target = f"http://{_netloc(self._host, self._port)}{target}"
+            headers = {**_authorization(self._proxy), **headers}
+        connection.request("GET", target, headers={"Accept-Encoding": "identity", **headers})
+        return Answer(connection.getresponse(), self._limits, moved)
+
+    def _new(self) -> http.client.HTTPConnection:
+        host, port = self._host, self._port
+        if self._proxy.hostname:
+            host, port = self._proxy.hostname, self._proxy.port or 80
+        if not self._secure:
+            return http.client.HTTPConnection(host, port)
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(host, port, context=self._tls)
+        if self._proxy.hostname:
+            connection.set_tunnel(self._host, self._port, _authorization(self._proxy))
+        return connection
+
+
+def _close(connections: list[http.client.HTTPConnection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def _proxy_of(scheme: str, netloc: str) -> SplitResult:
+    """The environment's proxy for a host; an empty one if there is none."""
+    proxy = "" if proxy_bypass(netloc) else getproxies().get(scheme, "")
+    return urlsplit(proxy if not proxy or "://" in proxy else f"http://{proxy}")
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+
+
+def _netloc(host: str, port: int | None) -> str:
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}" if port else host
