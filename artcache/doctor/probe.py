@@ -269,6 +269,7 @@ def _adapter(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
     places = {
         "gs": ("Google Cloud Storage", "storage.googleapis.com", ("STORAGE_EMULATOR_HOST",)),
         "gdrive": ("Google Drive", "www.googleapis.com", ("ARTCACHE_GDRIVE_ENDPOINT",)),
+        "hf": ("Hugging Face hub", "huggingface.co", ("HF_ENDPOINT",)),
         "s3": ("S3", "s3.amazonaws.com", ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")),
     }
     scheme = {"gcs": "gs"}.get(scheme.lower(), scheme.lower())

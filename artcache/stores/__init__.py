@@ -46,7 +46,7 @@ def open_store(url: str, *, limits: Limits | None = None) -> Store:
     if scheme == "hf":
         from .hf import HfStore
 
-        return HfStore(url)
+        return HfStore(url, limits=limits)
     if scheme in ("https", "http"):
         from .http import HttpStore
 
