@@ -218,6 +218,11 @@ def test_a_broken_entry_is_told_and_left_to_the_next_fetch(room: Room) -> None:
     assert room.collect(QUIET._replace(older_than=0)) == []
     assert "the next fetch replaces it" in room.told.warnings[0]
 
+    pins.pin(pins.place(room.home), entry.key)
+    assert room.collect() == []
+    room.home.quarantine(entry.key)
+    assert [one.kind for one in room.collect()] == ["pin"]
+
 
 # -- what commands leave in the home ------------------------------------------------------
 

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from artcache.stores.posix import PosixStore
 from tests.buckets import gcs_store, s3_store
 from tests.making import MemoryStore, Tree, key, packed, picture, plant
 from tests.test_cache import Told
+from tests.world import ROOT, python
 
 HOUR, DAY = 3600.0, 86400.0
 RULES = Rules(grace=DAY)
@@ -358,12 +360,17 @@ def test_while_a_manifest_cannot_be_read_no_pack_goes(yard: Yard) -> None:
     assert [one.kind for one in yard.gc()] == ["pack"]
 
 
-def test_a_corrupt_manifest_names_nothing_and_is_left_to_the_next_fetch(yard: Yard) -> None:
+def test_a_corrupt_manifest_is_an_artifact_without_packs(yard: Yard) -> None:
+    """What is pinned there comes back with the next fetch, so its pin stays."""
     name = f"v1/manifests/thing/{key(commit='bad').hash}.json"
     yard.store.create(name, b"half a mani")
-    assert yard.gc(AT_ONCE) == []
+    pins.pin(yard.store, key(commit="bad"))
+    yard.later(9 * DAY)
+    assert yard.gc(ALL) == []
     assert name in yard.store.objects
     assert "corrupt" in yard.told.warnings[0]
+    pins.unpin(yard.store)
+    assert [one.kind for one in yard.gc(ALL)] == ["artifact"]
 
 
 def test_a_manifest_without_its_pack_is_told(yard: Yard) -> None:
@@ -658,16 +665,32 @@ class Killing:
         return called
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Run it in a process of its own; the signal that ended it, or 0."""
+def apart(job: str, folder: Path) -> None:
+    """Run a function of this file in a process of its own, which has no threads and may fork."""
+    code = (
+        "import sys; from pathlib import Path; from tests import test_gc_store\n"
+        "getattr(test_gc_store, sys.argv[1])(Path(sys.argv[2]))"
+    )
+    process = python(code, job, folder, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"})
+    _, told = process.communicate(timeout=200)
+    assert process.returncode == 0, told
+
+
+def start(work: Callable[[], object]) -> int:
+    """A new process that does this; it ends with 1 if that fails."""
     child = os.fork()
     if child == 0:
+        code = 1
         try:
             work()
+            code = 0
         finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            os._exit(code)
+    return child
+
+
+def end_of(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def folder_gc(store: Any, home: Path, rules: Rules) -> list[Removal]:
@@ -684,31 +707,39 @@ def whole(store: PosixStore) -> bool:
     )
 
 
-@pytest.mark.parametrize("rules", [RULES, Rules(max_size=0, grace=DAY)], ids=str)
-def test_gc_that_is_killed_at_each_call_of_the_store_loses_nothing(
-    tmp_path: Path, rules: Rules
-) -> None:
-    lives, killed = 0, signal.SIGKILL
-    while killed == signal.SIGKILL:
-        root = tmp_path / str(lives)
-        store = PosixStore(root, mount_like=False)
-        kept, gone = (Artifact(tmp_path / f"{lives}-made", name, name.encode()) for name in "ab")
-        for made in (kept, gone):
-            made.publish(store)
-        Repository(store).remove(gone.key)
-        for path in root.rglob("*.*"):
-            os.utime(path, (1_000_000_000, 1_000_000_000))
+def kill_at_each_call(folder: Path) -> None:
+    for rules in (RULES, Rules(max_size=0, grace=DAY)):
+        lives, ended = 0, -signal.SIGKILL
+        while ended == -signal.SIGKILL:
+            place = folder / f"{rules.max_size}-{lives}"
+            ended = kill_once(place, lives, rules)
+            lives += 1
+        assert ended == 0
+        assert lives > 10
 
-        dying = Killing(store, lives)
-        killed = in_child(lambda dying=dying: folder_gc(dying, tmp_path / "home", rules))  # type: ignore[misc]
 
-        assert whole(store)
-        gone.publish(store)
-        folder_gc(store, tmp_path / "home", RULES)
-        assert whole(store)
-        assert gone.restored(store, tmp_path / f"{lives}-back")
-        lives += 1
-    assert lives > 10
+def kill_once(folder: Path, lives: int, rules: Rules) -> int:
+    """How gc ended that was allowed so many calls; whatever it was, all must be well."""
+    store = PosixStore(folder / "store", mount_like=False)
+    kept, gone = (Artifact(folder / "made", name, name.encode()) for name in "ab")
+    for made in (kept, gone):
+        made.publish(store)
+    Repository(store).remove(gone.key)
+    for path in (folder / "store").rglob("*.*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+
+    ended = end_of(start(lambda: folder_gc(Killing(store, lives), folder / "home", rules)))
+
+    assert whole(store)
+    gone.publish(store)
+    folder_gc(store, folder / "home", RULES)
+    assert whole(store)
+    assert gone.restored(store, folder / "back")
+    return ended
+
+
+def test_gc_that_is_killed_at_each_call_of_the_store_loses_nothing(tmp_path: Path) -> None:
+    apart("kill_at_each_call", tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["gcs", "s3"])
@@ -739,11 +770,11 @@ def test_a_bucket_is_collected_in_two_runs_and_readers_find_what_was_moved(
     assert list(store.list("v1/trash")) == list(store.list("v1/gc")) == []
 
 
-def test_gc_against_publishers_and_fetchers_never_loses_a_pack(tmp_path: Path) -> None:
+def all_at_once(folder: Path) -> None:
     """Eight processes at work on four packs, and two of gc that spare nothing and wait for
     nobody."""
-    store = PosixStore(tmp_path / "store", mount_like=False)
-    made = [Artifact(tmp_path / "made", str(n), b"%d" % (n % 4) * 9000) for n in range(5)]
+    store = PosixStore(folder / "store", mount_like=False)
+    made = [Artifact(folder / "made", str(n), b"%d" % (n % 4) * 9000) for n in range(5)]
     until = time.monotonic() + 3
 
     def publish(number: int) -> bool:
@@ -752,38 +783,34 @@ def test_gc_against_publishers_and_fetchers_never_loses_a_pack(tmp_path: Path) -
 
     def fetch(number: int) -> bool:
         with contextlib.suppress(ArtcacheError):  # removed meanwhile: a miss
-            into = tmp_path / f"back-{os.getpid()}-{time.monotonic_ns()}"
+            into = folder / f"back-{os.getpid()}-{time.monotonic_ns()}"
             return made[number].restored(store, into)
         return False
 
     def collecting(number: int) -> bool:
-        return bool(folder_gc(store, tmp_path / f"home-{number}", AT_ONCE))
+        return bool(folder_gc(store, folder / f"home-{number}", AT_ONCE))
 
-    def working(work: Callable[[int], bool], number: int) -> int:
-        """A process that works until the end, and says how often it did what it wanted."""
-        child = os.fork()
-        if child == 0:
-            done, code = 0, 1
-            try:
-                while time.monotonic() < until:
-                    done += work(number)
-                (tmp_path / f"done-{work.__name__}-{number}").write_text(str(done))
-                code = 0
-            finally:
-                os._exit(code)
-        return child
+    def keep_at(work: Callable[[int], bool], number: int) -> None:
+        """Write down how often it did what it wanted."""
+        done = 0
+        while time.monotonic() < until:
+            done += work(number)
+        (folder / f"done-{work.__name__}-{number}").write_text(str(done))
 
-    children = [working(publish, number) for number in range(5)]
-    children += [working(fetch, number) for number in range(3)]
-    children += [working(collecting, number) for number in range(2)]
-    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    workers = [(publish, n) for n in range(5)] + [(fetch, n) for n in range(3)]
+    workers += [(collecting, n) for n in range(2)]
+    children = [start(partial(keep_at, work, number)) for work, number in workers]
 
-    assert ends == [0] * len(children)
-    for work, workers in ((publish, 5), (fetch, 3), (collecting, 2)):
-        counts = [tmp_path / f"done-{work.__name__}-{number}" for number in range(workers)]
-        assert sum(int(count.read_text()) for count in counts) > 3
+    assert [end_of(child) for child in children] == [0] * len(workers)
+    for work in (publish, fetch, collecting):
+        counts = [int(path.read_text()) for path in folder.glob(f"done-{work.__name__}-*")]
+        assert sum(counts) > 3, (work, counts)
     assert whole(store)
     for one in made:
         one.publish(store)
-    folder_gc(store, tmp_path / "home", RULES)
+    folder_gc(store, folder / "home", RULES)
     assert whole(store)
+
+
+def test_gc_against_publishers_and_fetchers_never_loses_a_pack(tmp_path: Path) -> None:
+    apart("all_at_once", tmp_path)

@@ -71,13 +71,11 @@ class _Collector:
         spares = sorted(self._spares(), key=lambda spare: spare.left.modified)
         self.total = sum(item.size for item in items) + sum(spare.left.size for spare in spares)
         yield from self._remove_spares(spares)
-        gone = set()
         for item, why in doomed(items, self.rules, now=self.now, total=lambda: self.total):
             for removal in self._artifact(item, why):
-                gone.add((item.recipe, item.hash))
                 self.total -= item.size
                 yield removal
-        yield from self._pins({(item.recipe, item.hash) for item in items} - gone)
+        yield from self._pins()
         yield from self._locks()
 
     def _remove(self, kind: str, left: _Left, why: str) -> Removal:
@@ -133,10 +131,10 @@ class _Collector:
         except Busy as error:
             self.cache.observer.note(f"{error}; it stays")
 
-    def _pins(self, present: set[tuple[str, str]]) -> Iterator[Removal]:
+    def _pins(self) -> Iterator[Removal]:
         place = pins.place(self.home)
         for pin in pins.pins(place):
-            gone = (pin.recipe, pin.hash) not in present
+            gone = not (self.home.folder("entries") / pin.recipe / pin.hash).exists()
             if gone or pin.until <= self.now:
                 if not self.dry_run:
                     place.delete(pin.name)

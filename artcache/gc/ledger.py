@@ -103,8 +103,8 @@ class Ledger:
     def add_manifest(self, one: Listed, packs: Iterable[str]) -> None:
         """What an earlier manifest of that name named stays named: too much is never lost."""
         self._db.execute(
-            "INSERT INTO artifact (recipe, hash, made) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET made = max(made, excluded.made)",
+            "INSERT INTO artifact (recipe, hash, made) VALUES (?, ?, ?) ON CONFLICT"
+            " (recipe, hash) DO UPDATE SET made = max(made, excluded.made)",
             (one.recipe, one.hash, one.modified),
         )
         (artifact,) = self._one(

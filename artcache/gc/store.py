@@ -170,7 +170,7 @@ class _Collector:
 
     def _named(self, one: Listed) -> _Named | None:
         """The packs that a manifest names, taken at its word: rather too many than too few.
-        None: it is gone, or so corrupt that it names nothing."""
+        None: it is gone."""
         try:
             body = json.loads(self.store.get(one.name, limit=MAX_BYTES))
             rows, format_ = body["packs"], body["artcache"]
@@ -184,7 +184,7 @@ class _Collector:
             self.cache.observer.warn(
                 f"{self.repository.url}: {one.name} is corrupt; the next fetch moves it away"
             )
-            return None
+            return _Named(one, [])
 
     # -- artifacts ------------------------------------------------------------------------
 
