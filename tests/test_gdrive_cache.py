@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from drive_server import DriveServer
+from fault_proxy import Fault, Request, fault_proxy
 from test_cache import Told
 from test_gdrive_store import drive, robot, sign_in  # noqa: F401
 from toy import Machine
@@ -86,11 +88,11 @@ def test_a_hit_asks_drive_little(folder: Folder) -> None:
     assert len(folder.drive.requests) <= 15
 
 
-def test_a_publish_makes_four_files_however_large_the_tree(folder: Folder) -> None:
+def test_a_publish_makes_five_files_however_large_the_tree(folder: Folder) -> None:
     done = folder.cache("a").build(folder.recipe())
     assert [published.durable for published in done.published] == [True]
     assert [path.rpartition(".")[2] for path in folder.drive.paths()] == [
-        "json", "json", "pack", "json",
+        "json", "json", "pack", "json", "json",
     ]  # fmt: skip
     assert all(path.startswith("artcache/") for path in folder.drive.paths())
     (manifest,) = folder.objects("v1/manifests")
@@ -170,3 +172,29 @@ def test_artifacts_move_between_a_drive_a_file_and_homes(folder: Folder, tmp_pat
     assert entry and (entry.path / "thing").read_bytes() == CONTENT
     found = [tier.repository.find(built.key) for tier in (one.tiers[0], other)]
     assert found[0] and found[1] and found[0].data == found[1].data
+
+
+def test_ctrl_c_is_heard_while_drive_is_silent(folder: Folder, tmp_path: Path) -> None:
+    first, second = Machine(tmp_path / "one"), Machine(tmp_path / "two")
+    words = ("fetch", "toy", "--set", "SIZE=9000000", "--store", folder.url)
+    with fault_proxy(folder.drive.url) as proxy:
+        for machine in (first, second):
+            machine.env[GDRIVE_ENDPOINT] = proxy.url
+        assert first.run(*words).code == 0
+        proxy.heal()
+        proxy.plan(Fault(keep=0, then="hang"), when=is_pack)
+        process = second.start(*words)
+        until = time.monotonic() + 60
+        while not list(filter(is_pack, proxy.requests)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        start = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert time.monotonic() - start < 8
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def is_pack(request: Request) -> bool:
+    return "alt=media" in request.path and "range" in request.headers

@@ -7,6 +7,7 @@ import http.server
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,3 +236,23 @@ def test_a_url_that_means_nothing_is_refused_at_once(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         open_store(url)
     assert "secret" not in str(refused.value) + refused.value.hint
+
+
+@pytest.mark.parametrize("keep", [0, 1000], ids=["before the answer", "in the body"])
+def test_reads_under_way_end_at_once_when_they_are_aborted(rig: Rig, keep: int) -> None:
+    store = HttpStore(rig.store.url)  # with the usual, long deadlines
+    rig.proxy.plan(Fault(keep=keep, then="hang"))
+    with ThreadPoolExecutor() as pool:
+        reads = [pool.submit(store.get_range, PACK, 0, 50_000) for _ in range(3)]
+        until = time.monotonic() + 20
+        while len(rig.proxy.requests) < 3 and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        start = time.monotonic()
+        store.abort()
+        for read in reads:
+            with pytest.raises(StoreUnavailable, match="interrupted"):
+                read.result(20)
+        assert time.monotonic() - start < 8
+    rig.proxy.heal()
+    assert store.get_range(PACK, 0, 50_000) == DATA[:50_000]

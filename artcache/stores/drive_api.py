@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ..errors import ArtcacheError, StoreDenied, StoreUnavailable
 from .drive_faults import ADVICE, answered, no_folder, not_yours
 from .drive_http import Transport, chunks
-from .faults import Limits, Party, Passing, persist, spanned
+from .faults import Limits, Party, Passing, spanned
 from .remote import MARK, Body
 from .web import Sessions
 
@@ -81,13 +81,11 @@ class DriveApi:
         """
         self.party = Party(url, "nobody", ADVICE)
         self._limits, self._endpoint = limits, endpoint
-        self._sessions = Sessions()
+        self._sessions = Sessions(url)
         self._preparing = threading.Lock()
         self._login: Login | None = None
         self._service: Any = None
         self._pid = 0
-        self.stop = threading.Event()
-        """Set, it ends the waits between attempts."""
 
     # -- verbs ----------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class DriveApi:
                 raise Passing(f"{self.party.url} broke off {name} at byte {len(data)}")
             return data
 
-        return persist(self._limits, attempt, sleep=self.stop.wait)
+        return self._sessions.persist(self._limits, attempt)
 
     def make_folder(self, name: str, parent: str) -> str:
         """Its id. A lost answer makes a second one, which readers take for the same."""
@@ -222,7 +220,7 @@ class DriveApi:
             request = self._creation(name, parent, body, media)
             return File.of(self._object(self._execute(request, name, True)))
 
-        return persist(self._limits, attempt, patience=float("inf"))
+        return self._sessions.persist(self._limits, attempt, patience=float("inf"))
 
     def _send_chunks(self, name: str, parent: str, body: Body) -> File:
         with body.open() as file:
@@ -243,7 +241,7 @@ class DriveApi:
                     raise
 
             while True:  # what was sent stays sent: each chunk has its own attempts
-                done = persist(self._limits, next_chunk, patience=float("inf"))
+                done = self._sessions.persist(self._limits, next_chunk, patience=float("inf"))
                 if done:
                     return File.of(done)
 
@@ -269,7 +267,7 @@ class DriveApi:
             answer = self._execute(make(self._prepared()), name, writing)
             return {} if empty and not answer else self._object(answer)
 
-        return persist(self._limits, attempt, sleep=self.stop.wait)
+        return self._sessions.persist(self._limits, attempt)
 
     def _object(self, answer: Any) -> dict[str, Any]:
         """What is no JSON comes as text from the library, be it cut or a hotel's welcome."""
@@ -326,7 +324,8 @@ class DriveApi:
         if self._endpoint:
             document["rootUrl"] = self._endpoint.rstrip("/") + "/"
             document["baseUrl"] = document["rootUrl"] + document["servicePath"]
-        self._sessions = Sessions()
+        if self._pid:  # the connections of the process that this one was forked from
+            self._sessions = Sessions(self.party.url)
         self._service = discovery.build_from_document(document, http=self._transport(0, ""))
         self._pid = os.getpid()
 
@@ -334,6 +333,9 @@ class DriveApi:
         assert self._login
         session, credentials = self._sessions.mine(), self._login.credentials
         return Transport(session, credentials, self.party, self._limits, limit, name)
+
+    def abort(self) -> None:
+        self._sessions.abort()
 
     def identify(self) -> str:
         self._prepared()

@@ -192,9 +192,7 @@ class GDriveStore:
                 raise self._api.read_only()
 
     def abort(self) -> None:
-        """End the waits between attempts; a request under way ends by its own deadline."""
-        self._api.stop.set()
-        self._api.stop = threading.Event()
+        self._api.abort()
 
     # -- files ----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from ..errors import ArtcacheError, ObjectNotFound, StoreDenied, StoreUnavailabl
 from ..store import StoredObject, StoreTraits, checked_name
 from .faults import Limits, Party, Passing, by_status
 from .http import HttpStore
+from .web import Sessions
 
 if TYPE_CHECKING:
     import requests
@@ -52,7 +53,7 @@ class HfStore(HttpStore):
         path = f"{kind}{self._repository}/resolve/{revision}/{quote(self._folder)}"
         super().__init__(f"{self._hub}/{path}", limits=limits)
         self._api = f"{self._hub}/api/{self._kind}/{self._repository}"
-        self._url = url
+        self._url, self._sessions = url, Sessions(url)
         token = _token()
         self._auth = _Bearer(token) if token else None
         self._party = Party(url, "the token in use" if token else "anonymous", _advice(token))

@@ -20,7 +20,6 @@ from .faults import (
     Passing,
     by_status,
     only_ours,
-    persist,
     spanned,
     unavailable,
 )
@@ -57,7 +56,7 @@ class HttpStore:
         self._url = url
         self._base = url.rstrip("/")
         self._limits = limits or Limits()
-        self._sessions = Sessions()
+        self._sessions = Sessions(url)
         self._party = Party(url, "an anonymous reader", "ask its owner whether it is public")
         self._auth: Callable[[Any], Any] | None = None
 
@@ -138,6 +137,9 @@ class HttpStore:
         self._refuse(name)
         return ""
 
+    def abort(self) -> None:
+        self._sessions.abort()
+
     # -- inside ---------------------------------------------------------------------------
 
     def _refuse(self, name: str) -> None:
@@ -149,7 +151,7 @@ class HttpStore:
 
     def _persistently(self, attempt: Callable[[int], _Result]) -> _Result:
         with only_ours(self._party):
-            return persist(self._limits, attempt)
+            return self._sessions.persist(self._limits, attempt)
 
     def _request(
         self, method: str, name: str, headers: dict[str, str] | None = None

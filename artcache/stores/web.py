@@ -5,14 +5,21 @@ A session for each thread, and bodies that are read, or sent, under a watch.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import socket
 import threading
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .faults import Limits, Party, Watch, unavailable
+from ..errors import StoreUnavailable
+from .faults import Limits, Party, Passing, Watch, persist, unavailable
 
 if TYPE_CHECKING:
     import requests
+
+_Result = TypeVar("_Result")
 
 _PIECE = 256 << 10
 
@@ -20,8 +27,12 @@ _PIECE = 256 << 10
 class Sessions:
     """`requests.Session` is not safe for several threads: each has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._local = threading.local()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
 
     def mine(self) -> requests.Session:
         import requests
@@ -30,7 +41,80 @@ class Sessions:
         if session is None:
             session = self._local.session = requests.Session()
             session.headers["Accept-Encoding"] = "identity"
+            adapter = _adapter(self._opened)
+            session.mount("https://", adapter)
+            session.mount("http://", adapter)
         return session
+
+    def persist(
+        self,
+        limits: Limits,
+        work: Callable[[int], _Result],
+        *,
+        patience: float | None = None,
+    ) -> _Result:
+        """As `faults.persist`, until `abort`."""
+        stop = self._stop
+
+        def attempt(number: int) -> _Result:
+            try:
+                if not stop.is_set():
+                    return work(number)
+            except Passing:
+                if not stop.is_set():
+                    raise
+            raise StoreUnavailable(f"{self._url}: interrupted")
+
+        return persist(limits, attempt, patience=patience, sleep=stop.wait)
+
+    def abort(self) -> None:
+        """End the requests under way, whatever they wait for."""
+        self._stop.set()
+        self._stop = threading.Event()
+        with self._lock:
+            connections = tuple(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                if connection.sock:  # the plain one: TLS would say goodbye first
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    def _opened(self, connection: Any) -> None:
+        with self._lock:
+            self._connections.add(connection)
+
+
+def _adapter(opened: Callable[[Any], None]) -> requests.adapters.HTTPAdapter:
+    """What makes a session's connections, and tells of each."""
+    import requests
+    import urllib3
+
+    class Plain(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            opened(self)
+
+    class Tls(urllib3.connection.HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            opened(self)
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class TlsPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Tls
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def init_poolmanager(self, *words: Any, **more: Any) -> None:
+            super().init_poolmanager(*words, **more)
+            self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
+
+        def proxy_manager_for(self, *words: Any, **more: Any) -> Any:
+            manager = super().proxy_manager_for(*words, **more)
+            manager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
+            return manager
+
+    return Adapter()
 
 
 class Sent(io.BytesIO):
