@@ -85,8 +85,7 @@ class Targets:
                     f"{key.recipe} {key.hash[:12]} was built and is in the home, but the write"
                     f" policy {self._cache.write_policy!r} asks for it in "
                     + "; ".join(f"{url}: {built.unpublished[url]}" for url in missing),
-                    hint=f"`artcache fetch {key.recipe}` uses it all the same; publish it with"
-                    f" {', '.join(commands)}",
+                    hint=f"the same fetch finds it there; publish it with {', '.join(commands)}",
                 )
 
 

@@ -101,7 +101,7 @@ def leave(cache: Cache, wish: Wish, request: Request | None, hint: str) -> str:
     """Put a miss on the wanted list; returns `hint`, and who builds it now."""
     where = _leave(cache, wish, request or Request()) if cache.writers() else ""
     told = where and f"it is on {where}'s wanted list: `artcache build --wanted` builds what is"
-    return "; ".join(filter(None, [hint, told]))
+    return hint if told in hint else "; ".join(filter(None, [hint, told]))
 
 
 def _leave(cache: Cache, wish: Wish, request: Request) -> str:
