@@ -100,9 +100,9 @@ class Site:
         self.close()
 
     def close(self) -> None:
-        if self._pointer is not None:
-            os.close(self._pointer)
-        self._pointer = None
+        pointer, self._pointer = self._pointer, None  # first: Ctrl-C may come in between
+        if pointer is not None:
+            os.close(pointer)
 
     @property
     def _pointer_path(self) -> Path:
