@@ -155,10 +155,13 @@ def test_another_machine_restores_to_the_bit_with_modes_and_links(bench: Bench) 
     assert os.readlink(done.path / "link") == "run"
 
 
-def test_a_publish_writes_five_files_however_many_the_tree_has(bench: Bench) -> None:
+def test_a_publish_writes_five_files_at_most_however_many_the_tree_has(bench: Bench) -> None:
     done = bench.cache("a").build(bench.recipe())
     assert [published.durable for published in done.published] == [False]
-    assert sorted(path.suffix for path in bench.files()) == [".json"] * 4 + [".pack"]
+    suffixes = sorted(path.suffix for path in bench.files())
+    assert suffixes.count(".pack") == 1
+    assert suffixes.count(".json") in (3, 4)  # the store's, the manifest, one or two hints
+    assert len(suffixes) <= 5
 
 
 def test_how_to_have_it_uploaded_is_said_once(bench: Bench) -> None:
