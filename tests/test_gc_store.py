@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import artcache
-from artcache import pins
+from artcache import pins, share
 from artcache.errors import (
     ArtcacheError,
     LocalDisk,
@@ -100,8 +100,10 @@ def tree_of(repository: Repository, found: Found, into: Path) -> Path:
 class Artifact:
     """A packed tree; artifacts of one content share their pack."""
 
-    def __init__(self, folder: Path, name: str, content: bytes, recipe: str = "thing") -> None:
-        tree: Tree = {"bin/tool": content}
+    def __init__(
+        self, folder: Path, name: str, content: bytes, recipe: str = "thing", more: bytes = b""
+    ) -> None:
+        tree: Tree = {"bin/tool": content, **({"more": more} if more else {})}
         self.key = Key({"recipe": recipe, "commit": name})
         self.tree = plant(folder / name / "tree", tree)
         self.file = folder / name / "pack"
@@ -233,6 +235,27 @@ def test_what_shares_its_pack_frees_only_its_manifest(yard: Yard) -> None:
     (removed, *_) = yard.gc(RULES._replace(older_than=1.5 * DAY))
     assert removed.later == one.manifest.packs[0].length
     assert one.pack not in yard.store.objects
+
+
+def test_the_pack_of_a_removed_artifact_stays_while_a_newer_one_names_it_beside_its_own(
+    yard: Yard,
+) -> None:
+    same = os.urandom(5 << 20)
+    old = Artifact(yard.folder, "old", same)
+    new = Artifact(yard.folder, "new", same, more=os.urandom(1000))
+    for made in (old, new):
+        share.publish(Repository(yard.store), made.manifest, made.file)
+        yard.later(2 * DAY)
+    found = Repository(yard.store).find(new.key)
+    assert found and len(found.manifest.packs) == 2
+
+    (removed,) = yard.gc(RULES._replace(older_than=3 * DAY))
+    assert (removed.hash, removed.later) == (old.key.hash, 0)
+    assert yard.dangling() == []
+    assert new.restored(yard.store, yard.folder / "back")
+
+    (removed,) = yard.gc(ALL)
+    assert removed.later == sum(pack.length for pack in found.manifest.packs)
 
 
 def test_a_limit_counts_a_shared_pack_once(yard: Yard) -> None:
@@ -400,6 +423,7 @@ def test_removing_everything_at_once_leaves_an_empty_store_that_works(yard: Yard
         ("v1/gc/00.json", "mark", 0.9, 1.1),
         ("v1/wanted/thing/0a.json", "wanted", 89, 91),
         (f"v1/siblings/thing/0a/{key().hash}.json", "hint", 0.9, 1.1),
+        (f"v1/recent/thing/ff2a-{key().hash}.json", "hint", 0.9, 1.1),
         (f"v1/pins/thing/{key().hash}/forever.0a.json", "pin", 0.9, 1.1),
         (f"v1/pins/thing/{key().hash}/3.0a.json", "pin", 0.9, 3.1),
     ],
@@ -415,10 +439,14 @@ def test_litter_goes_when_it_is_old(
     assert name not in yard.store.objects
 
 
-def test_the_hint_of_an_artifact_that_is_there_stays(yard: Yard) -> None:
-    yard.artifact("a", age=90 * DAY)
+def test_the_hints_of_an_artifact_that_is_there_stay_and_go_with_it(yard: Yard) -> None:
+    made = yard.artifact("a", age=90 * DAY)
+    yard.store.create(f"v1/recent/thing/ff2a-{made.key.hash}.json", made.key.canonical)
+    yard.later(2 * DAY)
     assert yard.gc() == []
-    assert "siblings" in yard.store.kinds()
+    assert yard.store.kinds() >= {"siblings", "recent"}
+    assert [one.kind for one in yard.gc(ALL)] == ["artifact"]
+    assert yard.store.kinds() == {"trash"}
 
 
 def test_a_double_of_a_pack_that_is_there_goes(yard: Yard) -> None:

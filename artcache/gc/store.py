@@ -20,13 +20,14 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from .. import pins
 from ..cache import Cache
 from ..errors import ArtcacheError, LocalDisk, ObjectExists, ObjectNotFound, OverLimit, UsageError
 from ..key import canonical_json
-from ..layout import PACKS, PROBES, SIBLINGS, TRASH, WANTED, Listed, pack_name
+from ..layout import PACKS, PROBES, RECENT, SIBLINGS, TRASH, WANTED, Listed, pack_name
 from ..listing import each
 from ..manifest import MAX_BYTES
 from ..store import Littered, StoredObject
@@ -153,9 +154,9 @@ class _Collector:
                 self.ledger.add_pack(blake3, found.size, found.modified)
             elif match := _DOUBLE.fullmatch(file):
                 self.doubles.append((found, match[1]))
-        for found in self.store.list(SIBLINGS):
-            recipe, *_, file = found.name.removeprefix(f"{SIBLINGS}/").split("/")
-            hash_ = file.removesuffix(".json")
+        for found in chain(self.store.list(SIBLINGS), self.store.list(RECENT)):
+            _, _, recipe, *_, file = found.name.split("/")
+            hash_ = file.removesuffix(".json")[-32:]  # before it may stand when it was published
             self.ledger.add_hint(found.name, recipe, hash_, found.modified, found.size)
         self.pinned = pins.pinned(self.store, self.now)
         self._read_new()
