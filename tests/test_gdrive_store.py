@@ -549,6 +549,12 @@ def test_an_upload_that_drive_forgot_begins_anew(rig: Rig, tmp_path: Path) -> No
     assert [item.content == BIG for item in rig.drive.named("big.pack")] == [True]
 
 
+def test_an_upload_that_does_not_advance_ends(rig: Rig) -> None:
+    rig.proxy.plan(Fault(308), when=lambda request: request.method == "PUT")
+    with pytest.raises(StoreUnavailable, match="takes no more"):
+        rig.store.create("v1/big.pack", DATA * 10)
+
+
 def test_an_upload_to_a_dead_server_ends_and_shows_no_upload_s_address(
     rig: Rig, tmp_path: Path
 ) -> None:

@@ -240,10 +240,12 @@ class DriveApi:
                         raise Passing(f"{self.party.url} forgot an upload that it began") from error
                     raise
 
-            while True:  # what was sent stays sent: each chunk has its own attempts
+            # What was sent stays sent: each chunk has its own attempts. Drive may take less of one.
+            for _ in range(20 + 4 * (body.size // _CHUNK)):
                 done = self._sessions.persist(self._limits, next_chunk, patience=float("inf"))
                 if done:
                     return File.of(done)
+            raise StoreUnavailable(f"{self.party.url} takes no more of {name}")
 
     def _creation(self, name: str, parent: str, body: Body, media: Any) -> Any:
         facts = {"name": name, "parents": [parent], "appProperties": {MARK: body.mark}}
