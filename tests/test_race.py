@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 from fault_proxy import Fault, FaultProxy, fault_proxy
 from servers import make_gcs_bucket, make_s3_bucket
 from test_cache import HOST, Told
+from test_interrupt import sleeping
 from toy import Machine
 
 import artcache
@@ -99,11 +99,6 @@ def nothing_half_done(machine: Machine) -> bool:
     return not list((machine.home / "v1" / "tmp").iterdir())
 
 
-def running(word: str) -> bool:
-    found = subprocess.run(["pgrep", "-f", word], capture_output=True, check=False)
-    return found.returncode == 0
-
-
 def test_the_build_wins_where_the_link_is_slow(link: Link) -> None:
     link.proxy.plan(SLOW, when=is_pack)
     machine = link.machine("a")
@@ -122,18 +117,19 @@ def test_the_build_wins_where_the_link_is_slow(link: Link) -> None:
     assert machine.run(*link.words).json["result"]["origin"] == "home"
 
 
+@pytest.mark.parametrize("link", ["gs"], indirect=True)
 def test_the_fetch_wins_where_the_build_is_slow(link: Link) -> None:
     link.proxy.plan(SLOW, when=is_pack)
     machine = link.machine("a")
-    nap = "61.0123" if link.url.startswith("gs") else "61.0456"
-    after(lambda: running(f"sleep {nap}"), link.proxy.heal)  # the link gets better
+    nap = "61.0123"
+    after(lambda: sleeping(nap), link.proxy.heal)  # the link gets better
 
     done = machine.run(*link.words, "--race", TOY_SLEEP=nap)
 
     assert done.code == 0, done.err
     assert done.json["result"]["origin"] == link.url
     assert any("building it at the same time" in note for note in done.json["notes"])
-    assert not running(f"sleep {nap}")
+    assert not sleeping(nap)
     assert nothing_half_done(machine)
     assert machine.run(*link.words).json["result"]["origin"] == "home"
 
@@ -155,17 +151,17 @@ def test_without_race_it_is_only_said(link: Link, tmp_path: Path) -> None:
 def test_ctrl_c_ends_both(link: Link) -> None:
     link.proxy.plan(SLOW, when=is_pack)
     machine = link.machine("a")
-    nap = "62.0123" if link.url.startswith("gs") else "62.0456"
+    nap = "62.0123"
     process = machine.start(*link.words, "--race", TOY_SLEEP=nap)
     until = time.monotonic() + 60
-    while not running(f"sleep {nap}"):
+    while not sleeping(nap):
         assert time.monotonic() < until
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert not running(f"sleep {nap}")
+    assert not sleeping(nap)
     assert nothing_half_done(machine)
 
 
