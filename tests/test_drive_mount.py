@@ -224,6 +224,30 @@ def test_a_doubled_name_is_read(bench: Bench) -> None:
     assert bench.cache("b").fetch(bench.recipe()).origin == str(bench.drive.folder)
 
 
+@pytest.mark.parametrize("folder", ["v1", "v1/packs", "v1/manifests/thing", "hash"])
+def test_a_doubled_folder_is_read_too(bench: Bench, folder: str) -> None:
+    bench.cache("a").fetch(bench.recipe())
+    (manifest,) = bench.drive.folder.glob("v1/manifests/*/*/*.json")
+    place = manifest.parent if folder == "hash" else bench.drive.folder / folder
+    place.rename(place.with_name(f"{place.name} (1)"))
+    place.mkdir()
+    time.sleep(1.1)
+    assert bench.cache("b").fetch(bench.recipe()).origin == str(bench.drive.folder)
+    assert bench.builds == 1
+
+
+def test_what_lies_in_a_folder_and_its_double_is_listed_once(
+    drive: Mounted, store: PosixStore
+) -> None:
+    double = drive.folder / "v1/manifests (1)/thing"
+    double.mkdir(parents=True)
+    for name in ("0a.json", "0b.json"):
+        (double / name).write_bytes(b"other")
+    other = NAME.replace("0a", "0b")
+    assert names(store, "v1/manifests") == [NAME, other]
+    assert (store.get(NAME, limit=10), store.get(other, limit=10)) == (b"content", b"other")
+
+
 def test_a_mount_that_breaks_in_mid_restore_is_one_warning_and_a_build(bench: Bench) -> None:
     bench.cache("a").fetch(bench.recipe())
     bench.drive.illness.set(read=[errno.ENOTCONN, 1 << 30, 2])

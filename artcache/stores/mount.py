@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ def remount(folder: Path) -> str:
     if on_drive(folder):
         return f"mount it again, {_AGAIN}"
     return f"mount it again; what is there now: findmnt -T {shlex.quote(str(folder))}"
+
+
+def doubles(root: Path, path: Path) -> Iterator[Path]:
+    """Where else below `root` a file or folder may lie that should be at `path`.
+
+    Two machines that make one folder at once make two, and Drive shows the second as `name (1)`.
+    """
+    parts = path.relative_to(root).parts
+    for at, part in enumerate(parts):
+        if at < len(parts) - 1 or "." not in part:  # a file's own double has its own name
+            other = root.joinpath(*parts[:at], f"{part} (1)", *parts[at + 1 :])
+            if os.path.lexists(other):
+                yield other
 
 
 def flush(folder: Path) -> str:

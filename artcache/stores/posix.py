@@ -19,7 +19,7 @@ import shlex
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from .. import digest
 from ..disk import fsync_folder, mount_of
@@ -36,6 +36,7 @@ from ..errors import (
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
 from . import mount
 from .faults import Passing, persist
+from .writing import write_new
 
 _Result = TypeVar("_Result")
 
@@ -80,7 +81,7 @@ class PosixStore:
 
     def get(self, name: str, *, limit: int) -> bytes:
         def read() -> bytes:
-            with self._path(name).open("rb") as file:
+            with self._found(name).open("rb") as file:
                 length = os.fstat(file.fileno()).st_size
                 if length > limit:
                     words = f"{name} has {length} bytes; at most {limit} are read"
@@ -96,7 +97,7 @@ class PosixStore:
 
     def fill(self, name: str, offset: int, out: memoryview) -> None:
         def read() -> None:
-            handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(self._found(name), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 done = 0
                 while done < len(out):
@@ -113,13 +114,13 @@ class PosixStore:
         self._patiently(name, read)
 
     def size(self, name: str) -> int:
-        return self._patiently(name, lambda: self._path(name).stat().st_size)
+        return self._patiently(name, lambda: self._found(name).stat().st_size)
 
     def create(self, name: str, content: Content) -> None:
         final = self._path(name)
         mount.mount_if_asked(self._root)
         with self._errors(name, writing=True):
-            if os.path.lexists(final):
+            if os.path.lexists(self._found(name)):
                 raise ObjectExists(f"{self.url}: {name} exists")
             self._make_folder(final.parent)
             if self._mount_like:
@@ -128,9 +129,15 @@ class PosixStore:
                 self._create_linked(final, content)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        for found in self._files(str(self._path(prefix)), prefix):
-            if not found.name.rpartition("/")[2].startswith("."):
-                yield found
+        top = self._path(prefix)
+        tops = [top, *mount.doubles(self._root, top)] if self._mount_like else [top]
+        seen: set[str] = set()
+        for found in (found for top in tops for found in self._files(str(top), prefix)):
+            if found.name.rpartition("/")[2].startswith(".") or found.name in seen:
+                continue
+            if len(tops) > 1:
+                seen.add(found.name)
+            yield found
 
     def leftovers(self) -> Iterator[StoredObject]:
         for found in self._files(f"{self._root}/v1", "v1"):
@@ -150,10 +157,10 @@ class PosixStore:
             self._errors(name, writing=True),
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
         ):
-            self._path(name).unlink()
+            self._found(name).unlink()
 
     def move(self, name: str, to: str) -> None:
-        source, target = self._path(name), self._path(to)
+        source, target = self._found(name), self._path(to)
         with self._errors(name, writing=True):
             self._make_folder(target.parent)
             try:
@@ -165,10 +172,10 @@ class PosixStore:
         aside = self._root / "v1" / "quarantine"
         target = aside / f"{name.replace('/', '.')}.{int(time.time())}.{os.urandom(3).hex()}"
         with self._errors(name, writing=True):
-            if not os.path.lexists(self._path(name)):
+            if not os.path.lexists(self._found(name)):
                 raise ObjectNotFound(f"{self.url} has no {name}")
             aside.mkdir(parents=True, exist_ok=True)
-            self._path(name).replace(target)
+            self._found(name).replace(target)
         return str(target)
 
     def probe(self) -> None:
@@ -218,6 +225,13 @@ class PosixStore:
     def _path(self, name: str) -> Path:
         return self._root / checked_name(name)
 
+    def _found(self, name: str) -> Path:
+        """Where an object is, or would be: on a mount perhaps in a folder's double."""
+        path = self._path(name)
+        if self._mount_like and not os.path.lexists(path):
+            return next(mount.doubles(self._root, path), path)
+        return path
+
     def _files(self, top: str, prefix: str) -> Iterator[StoredObject]:
         """All files below a folder as they are read, hidden ones too; of no hidden folder."""
         todo = [top]
@@ -235,7 +249,7 @@ class PosixStore:
                         facts = self._patiently(prefix, entry.stat)
                     except ObjectNotFound:
                         continue
-                    name = entry.path[len(self.url) :].lstrip("/")
+                    name = prefix + entry.path[len(top) :]
                     yield StoredObject(name, facts.st_size, facts.st_mtime)
 
     def _entries(self, folder: str, prefix: str) -> Generator[os.DirEntry[str], None, None]:
@@ -266,9 +280,9 @@ class PosixStore:
     def _create_linked(self, final: Path, content: Content) -> None:
         temporary = final.with_name(f"{_TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}")
         try:
-            _write_new(temporary, content)
+            write_new(temporary, content)
             try:
-                _rename_new(temporary, final)
+                os.link(temporary, final)  # on NFS too, unlike a check and a rename
             except FileExistsError:
                 raise ObjectExists(f"{self.url}: {final.name} exists") from None
             except OSError as error:
@@ -282,7 +296,7 @@ class PosixStore:
 
     def _create_in_place(self, final: Path, content: Content) -> None:
         try:
-            _write_new(final, content)
+            write_new(final, content)
         except FileExistsError:
             raise ObjectExists(f"{self.url}: {final.name} exists") from None
         except BaseException:
@@ -350,38 +364,6 @@ def locked(path: Path, url: str) -> Iterator[None]:
                     raise StoreUnavailable(f"{url}: {path} is locked") from None
                 time.sleep(0.01)
         yield
-
-
-def _write_new(path: Path, content: Content) -> None:
-    """Create a file, which must not exist, and flush it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o644), "wb") as out:
-        if isinstance(content, bytes):
-            out.write(content)
-        else:
-            with content.open("rb") as source:
-                _copy(source, out)
-        out.flush()
-        try:
-            os.fsync(out.fileno())
-        except OSError as error:  # some mounts have no fsync; they are read back instead
-            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-
-
-def _copy(source: BinaryIO, out: BinaryIO) -> None:
-    """In the kernel where it can, which on some file systems shares the blocks."""
-    with contextlib.suppress(OSError):
-        while os.copy_file_range(source.fileno(), out.fileno(), 1 << 30):
-            pass
-    source.seek(out.seek(0, os.SEEK_END))
-    while chunk := source.read(1 << 20):
-        out.write(chunk)
-
-
-def _rename_new(source: Path, target: Path) -> None:
-    """Give `source` the name `target`, which must be free: on NFS too, unlike a plain check."""
-    os.link(source, target)
 
 
 def _same(path: Path, content: Content) -> bool:
