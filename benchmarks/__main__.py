@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import again, hit, inputs, many, measure, page, peers, publish, race, rebuild, report
+from . import again, hit, inputs, many, measure, page, peers, publish, race, rebuild, remote, report
 from . import restore as restores
 
 TASKS: dict[str, Callable[[Path], measure.Task]] = {
@@ -28,6 +28,8 @@ TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "images": restores.images,
     "tiny": restores.tiny,
     "big": restores.big,
+    "frames": remote.frames,
+    "remote": remote.remote,
     "rebuild": rebuild.rebuild,
     "many": many.many,
 }
