@@ -61,7 +61,7 @@ def scripted(*rows: list[bytes]) -> Iterator[Scripted]:
 
 
 def read(wire: Wire, limit: int = 1000) -> bytes:
-    with wire.get("/object?alt=media", {}, Moved()) as answer:
+    with wire.ask("GET", "/object?alt=media", {}, Moved()) as answer:
         return answer.read(limit)
 
 
@@ -101,7 +101,7 @@ def test_a_body_goes_into_the_callers_memory_and_no_further() -> None:
     room = bytearray(b"........")
     with (
         scripted([OK]) as server,
-        Wire(f"http://{server.host}", QUICK, PARTY).get("/", {}, Moved()) as answer,
+        Wire(f"http://{server.host}", QUICK, PARTY).ask("GET", "/", {}, Moved()) as answer,
     ):
         assert answer.read_into(memoryview(room)[:3]) == 3
         assert answer.read_into(memoryview(room)[3:]) == 2
@@ -146,6 +146,6 @@ def test_a_read_under_way_can_be_ended_also_on_a_kept_connection() -> None:
         read(wire)
         timer = threading.Timer(0.2, wire.abort)
         timer.start()
-        with wire.get("/", {}, Moved()) as answer:
+        with wire.ask("GET", "/", {}, Moved()) as answer:
             assert answer.read_into(memoryview(bytearray(5))) == 2
         timer.join()

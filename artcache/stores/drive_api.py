@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import ArtcacheError, StoreDenied, StoreUnavailable
+from .bucket import MARK, Body
 from .drive_faults import ADVICE, answered, no_folder, not_yours
 from .drive_http import Transport, chunks
 from .faults import Limits, Party, Passing, spanned
-from .remote import MARK, Body
 from .web import Sessions
 
 if TYPE_CHECKING:

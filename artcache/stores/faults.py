@@ -110,11 +110,16 @@ def persist(
     Raises:
         StoreUnavailable: it still raised `Passing` at the end.
     """
-    import tenacity
+    start = time.monotonic()
+    try:
+        return work(1)
+    except Passing as error:
+        first = error
+
+    import tenacity  # longer to import than a good answer takes
 
     patience = limits.patience if patience is None else patience
     jitter = tenacity.wait_random_exponential(multiplier=limits.first_wait * 2, max=8)
-    start = time.monotonic()
     number = silences = 0
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -139,6 +144,8 @@ def persist(
     def once() -> _Result:
         nonlocal number
         number += 1
+        if number == 1:
+            raise first
         return work(number)
 
     try:

@@ -22,9 +22,10 @@ from urllib.parse import quote, urlencode
 
 from ..errors import Corrupt, ObjectNotFound, OverLimit
 from ..store import StoredObject
+from .bucket import MARK, PART, Body, Going, Page, Read, cacheable
 from .faults import Limits, Moved, Party, Passing, by_status, spanned, unavailable
 from .gcs_access import Access
-from .remote import MARK, Body, Page, Read, cacheable
+from .gcs_upload import Upload, refused, said_in
 from .wire import Answer, Wire
 
 if TYPE_CHECKING:
@@ -121,19 +122,30 @@ class GcsBucket:
         ]
         return found, body.get("nextPageToken", "")
 
-    async def put(self, key: str, body: Body, moved: Moved, *, over: str) -> str:
+    def put(self, key: str, body: Body, moved: Moved, *, over: str) -> Going[str]:
+        if body.size <= PART:
+            return self._put_whole(key, body, moved, over)
+        facts = json.dumps(_facts_of(key, body)).encode()
+        query = self._there.query({"uploadType": "resumable", "ifGenerationMatch": over or "0"})
+        path = f"/upload{self._bucket('/storage/v1')}/o?{urlencode(query)}"
+        upload = Upload(self._wire, self.party, self._there.headers(), key)
+        stored = self._parsed(upload.send(path, facts, body, moved))
+        if not _is_body(stored, body):
+            generation = str(stored.get("generation", ""))
+            query = self._there.query({"ifGenerationMatch": generation})
+            path = f"/storage/v1{self._object(key, base='')}?{urlencode(query)}"
+            upload.remove(path, moved)
+            raise self._other_bytes(key)
+        return str(stored["generation"])
+
+    def drop(self, key: str, body: Body) -> None:
+        """Nothing: a session that is not finished ends by itself, and nobody pays for it."""
+
+    async def _put_whole(self, key: str, body: Body, moved: Moved, over: str) -> str:
         # One request, so that the object appears whole or not at all; with a boundary that
         # cannot be in its bytes, and the digest that the server checks before it appears.
         boundary = secrets.token_hex(16)
-        md5 = base64.b64encode(body.md5).decode()
-        facts = json.dumps(
-            {
-                "name": key,
-                "md5Hash": md5,
-                "cacheControl": cacheable(key),
-                "metadata": {MARK: body.mark},
-            }
-        )
+        facts = json.dumps(_facts_of(key, body))
         head = (
             f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{facts}\r\n"
             f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
@@ -161,10 +173,10 @@ class GcsBucket:
             query={"uploadType": "multipart", "ifGenerationMatch": over or "0"},
         ) as answer:
             stored = self._parsed(await answer.read())
-        if (stored.get("size"), stored.get("md5Hash", md5)) != (str(body.size), md5):
+        if not _is_body(stored, body):
             with contextlib.suppress(ObjectNotFound):
                 await self.delete(key, str(stored.get("generation", "")))
-            raise Passing(f"{self.party.url} stored other bytes of {key} than were sent")
+            raise self._other_bytes(key)
         return str(stored["generation"])
 
     async def delete(self, key: str, version: str = "") -> None:
@@ -199,6 +211,9 @@ class GcsBucket:
         with self._get(path, key, moved, query, {}) as answer:
             return self._parsed(answer.read(_MOST_FACTS))
 
+    def _other_bytes(self, key: str) -> Passing:
+        return Passing(f"{self.party.url} stored other bytes of {key} than were sent")
+
     def _parsed(self, data: bytes) -> dict[str, Any]:
         try:
             body = json.loads(data)
@@ -220,11 +235,9 @@ class GcsBucket:
         """One attempt, on this thread; its answer, if it is a good one."""
         there = self._there
         path = f"/storage/v1{path}?{urlencode(there.query(query))}"
-        with self._wire.get(path, {**there.headers(), **headers}, moved) as answer:
+        with self._wire.ask("GET", path, {**there.headers(), **headers}, moved) as answer:
             if answer.status not in (200, 206):
-                said = _said(answer.read(1 << 14).decode(errors="replace"))
-                after = answer.headers.get("Retry-After")
-                raise by_status(self.party, key, answer.status, said, after=after)
+                raise refused(self.party, key, answer)
             yield answer
 
     @contextlib.asynccontextmanager
@@ -264,7 +277,7 @@ class GcsBucket:
                 allow_redirects=False,
             ) as answer:
                 if answer.status not in (200, 204, 206):
-                    said = _said((await answer.content.read(1 << 14)).decode(errors="replace"))
+                    said = said_in((await answer.content.read(1 << 14)).decode(errors="replace"))
                     after = answer.headers.get("Retry-After")
                     status = answer.status
                     raise by_status(self.party, key, status, said, after=after, writing=writing)
@@ -282,11 +295,18 @@ class GcsBucket:
                     raise Passing(f"{self.party.url} sent other bytes of {key} than it stores")
 
 
-def _said(text: str) -> str:
-    """The message in an error's body, which is JSON, or text, or a page of somebody's proxy."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        return str(json.loads(text)["error"]["message"])
-    return "" if text.lstrip().startswith("<") else text
+def _facts_of(key: str, body: Body) -> dict[str, Any]:
+    return {
+        "name": key,
+        "md5Hash": base64.b64encode(body.md5).decode(),
+        "cacheControl": cacheable(key),
+        "metadata": {MARK: body.mark},
+    }
+
+
+def _is_body(stored: dict[str, Any], body: Body) -> bool:
+    md5 = base64.b64encode(body.md5).decode()
+    return (stored.get("size"), stored.get("md5Hash", md5)) == (str(body.size), md5)
 
 
 def _seconds(updated: str) -> float:

@@ -26,9 +26,9 @@ from ..errors import (
     UsageError,
 )
 from ..store import Content, StoredObject, StoreTraits, checked_name
+from .bucket import Body
 from .drive_api import DriveApi, File
 from .faults import Limits, only_ours
-from .remote import Body
 
 _FRESH = 30.0
 """Seconds for which it is believed which folders have a name: another machine may make one more."""

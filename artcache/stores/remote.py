@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import hashlib
-import io
 import re
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import (
-    LocalDisk,
     ObjectExists,
     ObjectNotFound,
     StoreDenied,
@@ -28,113 +25,15 @@ from ..errors import (
     UsageError,
 )
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
-from .faults import Limits, Moved, Party, Passing, no_bucket, only_ours, persist
+from .bucket import Body, Bucket, Going, Page
+from .faults import Limits, Moved, Passing, no_bucket, only_ours, persist
 
 if TYPE_CHECKING:
-    import asyncio
+    pass
 
 _Result = TypeVar("_Result")
-_PIECE = 256 << 10
-MARK = "artcache-upload"
-
-
-class Read(NamedTuple):
-    data: bytes
-    version: str
-
-
-Page = tuple[list[StoredObject], str]
-"""Some objects below a prefix, and the token for the next page, or ''."""
-
-
-class Body:
-    """What is uploaded, readable again for each attempt."""
-
-    def __init__(self, content: Content) -> None:
-        self._content = content
-        self.mark = secrets.token_hex(8)
-        """Stored with the object, so that an upload whose answer was lost is known again."""
-        hasher = hashlib.md5(usedforsecurity=False)
-        try:
-            with self.open() as file:
-                self.size = 0
-                while piece := file.read(1 << 20):
-                    hasher.update(piece)
-                    self.size += len(piece)
-        except OSError as error:
-            raise LocalDisk(f"{content!s} cannot be read: {error.strerror}") from error
-        self.md5 = hasher.digest()
-        """For the server: the one digest that both protocols check before an object appears."""
-
-    def open(self) -> BinaryIO:
-        content = self._content
-        return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-
-    async def pieces(self, moved: Moved) -> AsyncIterator[bytes]:
-        """Each is asked for when the one before it is on its way."""
-        with self.open() as file:
-            while piece := file.read(_PIECE):
-                yield piece
-                moved(len(piece))
-
-
-Going: TypeAlias = _Result | Coroutine[Any, Any, _Result]
-"""What a verb gives: its result, found on the calling thread, or how to find it on the loop."""
-
-
-class Bucket(Protocol):
-    """One protocol's verbs for one bucket. They make one attempt and raise our errors only:
-    `Passing` for what may be tried again."""
-
-    name: str
-    make: str
-    """The command that makes such a bucket, for a hint."""
-
-    @property
-    def party(self) -> Party: ...
-
-    def prepare(self) -> None:
-        """Credentials, on the calling thread, before each attempt."""
-        ...
-
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """Where its coroutines run; after `prepare`."""
-        ...
-
-    def abort(self) -> None:
-        """End the reads that run on their callers' threads."""
-        ...
-
-    def read(
-        self,
-        key: str,
-        moved: Moved,
-        *,
-        limit: int = 0,
-        span: tuple[int, int] | None = None,
-        out: memoryview | None = None,
-    ) -> Going[Read]:
-        """The whole object, or `span` (offset, length) of it; then perhaps into `out`, and the
-        result has no data."""
-        ...
-
-    def size(self, key: str, moved: Moved) -> Going[int]: ...
-
-    def put(self, key: str, body: Body, moved: Moved, *, over: str) -> Going[str]:
-        """Store it if its present version is `over`; returns the new version."""
-        ...
-
-    def ours(self, key: str, body: Body, moved: Moved) -> Going[str]:
-        """The object's version if it bears the body's mark, else ''."""
-        ...
-
-    def page(self, prefix: str, token: str, most: int, moved: Moved) -> Going[Page]:
-        """The page of that token; the first for ''."""
-        ...
-
-    def delete(self, key: str) -> Going[None]: ...
-
-    def copy(self, key: str, to: str) -> Going[None]: ...
+_DROP_SECONDS = 3.0
+"""For tidying up behind an upload that failed: nobody waits long for that."""
 
 
 class RemoteStore:
@@ -225,7 +124,30 @@ class RemoteStore:
                 raise ObjectExists(f"{self._url}: {name} exists") from None
 
         with only_ours(self._bucket.party):
-            return persist(self._limits, attempt, patience=float("inf"))
+            try:
+                return self._while_it_moves(body, attempt)
+            except BaseException:
+                if body.session:
+                    self._drop(key, body)
+                raise
+
+    def _while_it_moves(self, body: Body, attempt: Callable[[int], str]) -> str:
+        """Try as often as usual, and as often again if that got a part of it there."""
+        while True:
+            before = body.stored
+            try:
+                return persist(self._limits, attempt, patience=float("inf"))
+            except StoreUnavailable as error:
+                if not isinstance(error.__cause__, Passing) or body.stored <= before:
+                    raise
+
+    def _drop(self, key: str, body: Body) -> None:
+        import asyncio
+
+        with contextlib.suppress(Exception):
+            going = self._bucket.drop(key, body)
+            if isinstance(going, Coroutine):
+                asyncio.run_coroutine_threadsafe(going, self._bucket.loop()).result(_DROP_SECONDS)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         top = f"{self._key(prefix)}/"
@@ -356,8 +278,3 @@ def split(scheme: str, rest: str, url: str) -> tuple[str, str]:
         except UsageError:
             raise UsageError(f"{url!r}: {prefix!r} is no folder's name", hint=hint) from None
     return bucket, prefix
-
-
-def cacheable(key: str) -> str:
-    """Cache-Control, for public buckets: a pack never changes, all else may be removed."""
-    return "public, max-age=31536000, immutable" if key.endswith(".pack") else "no-cache"

@@ -10,15 +10,15 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import io
 import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ..errors import OverLimit, StoreUnavailable
+from ..errors import ObjectNotFound, OverLimit, StoreUnavailable
 from ..store import StoredObject
+from .bucket import MARK, PART, Body, Going, Page, Read, cacheable
 from .faults import (
     Limits,
     Moved,
@@ -30,7 +30,7 @@ from .faults import (
     spanned,
     unavailable,
 )
-from .remote import MARK, Body, Page, Read, cacheable
+from .s3_parts import Counted, all_parts, is_of_parts, send_parts
 
 ADVICE = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for R2 or MinIO),"
@@ -162,15 +162,21 @@ class S3Bucket:
         async with self._errors(key):
             return int((await self._call("head_object", Key=key))["ContentLength"])
 
-    async def put(self, key: str, body: Body, moved: Moved, *, over: str) -> str:
-        # One request, also for a large pack: it appears whole or not at all.
+    def put(self, key: str, body: Body, moved: Moved, *, over: str) -> Going[str]:
         condition = {"IfMatch": over} if over else {"IfNoneMatch": "*"}
+        put = self._put_whole if body.size <= PART else self._put_parts
+        return put(key, body, moved, condition)
+
+    async def _put_whole(
+        self, key: str, body: Body, moved: Moved, condition: dict[str, str]
+    ) -> str:
+        # One request: it appears whole or not at all.
         async with self._errors(key, writing=True):
             with body.open() as file:
                 answer = await self._call(
                     "put_object",
                     Key=key,
-                    Body=_Counted(file, moved),
+                    Body=Counted(file, moved, body.size),
                     ContentLength=body.size,
                     ContentMD5=base64.b64encode(body.md5).decode(),
                     CacheControl=cacheable(key),
@@ -179,10 +185,58 @@ class S3Bucket:
                 )
         etag = str(answer["ETag"])
         if _is_md5(answer) and etag.strip('"') != body.md5.hex():
-            async with self._errors(key, writing=True):
-                await self._call("delete_object", Key=key)
-            raise Passing(f"{self.party.url} stored other bytes of {key} than were sent")
+            raise await self._other_bytes(key)
         return etag
+
+    async def _put_parts(
+        self, key: str, body: Body, moved: Moved, condition: dict[str, str]
+    ) -> str:
+        import botocore.exceptions as boto
+
+        async with self._errors(key, writing=True):
+            if not body.session:
+                words = {"CacheControl": cacheable(key), "Metadata": {MARK: body.mark}}
+                begun = await self._call("create_multipart_upload", Key=key, **words)
+                body.session, body.stored, body.parts = str(begun["UploadId"]), 0, {}
+            upload = {"Key": key, "UploadId": body.session}
+            try:
+                await send_parts(lambda **words: self._call("upload_part", **upload, **words),
+                                 body, moved)  # fmt: skip
+                answer = await self._completed({**upload, **all_parts(body)}, condition)
+            except boto.ClientError as error:
+                if error.response.get("Error", {}).get("Code") != "NoSuchUpload":
+                    raise
+                body.session = ""
+                with contextlib.suppress(ObjectNotFound):  # its answer may have been lost
+                    if etag := await self.ours(key, body, moved):
+                        return etag
+                raise Passing(f"{self.party.url} knows nothing of the upload of {key}") from error
+        body.session = ""
+        etag = str(answer["ETag"])
+        if not is_of_parts(etag, body):
+            raise await self._other_bytes(key)
+        return etag
+
+    async def _completed(self, upload: dict[str, Any], condition: dict[str, str]) -> dict[str, Any]:
+        import botocore.exceptions as boto
+
+        try:
+            return await self._call("complete_multipart_upload", **upload, **condition)
+        except boto.ClientError as error:
+            # Some know conditions on single requests only. Then a pack may replace its like.
+            if error.response.get("Error", {}).get("Code") != "NotImplemented":
+                raise
+            return await self._call("complete_multipart_upload", **upload)
+
+    async def _other_bytes(self, key: str) -> Passing:
+        async with self._errors(key, writing=True):
+            await self._call("delete_object", Key=key)
+        return Passing(f"{self.party.url} stored other bytes of {key} than were sent")
+
+    async def drop(self, key: str, body: Body) -> None:
+        """Parts that nobody completes are paid for until somebody aborts them."""
+        async with self._errors(key, writing=True):
+            await self._call("abort_multipart_upload", Key=key, UploadId=body.session)
 
     async def ours(self, key: str, body: Body, moved: Moved) -> str:
         async with self._errors(key):
@@ -255,30 +309,6 @@ class S3Bucket:
             found = hashlib.md5(data, usedforsecurity=False).hexdigest()
             if found != answer["ETag"].strip('"'):
                 raise Passing(f"{self.party.url} sent other bytes of {key} than it stores")
-
-
-class _Counted(io.BufferedIOBase):
-    """A file that tells how much of it was read."""
-
-    def __init__(self, file: BinaryIO, moved: Moved) -> None:
-        self._file, self._moved = file, moved
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = self._file.read(-1 if size is None else size)
-        self._moved(len(data))
-        return data
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
 
 
 def _is_md5(answer: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -101,8 +101,20 @@ class Wire:
         weakref.finalize(self, _close, self._idle)
 
     @contextlib.contextmanager
-    def get(self, path: str, headers: Mapping[str, str], moved: Moved) -> Iterator[Answer]:
-        """One attempt at a GET. Raises `StoreUnavailable`; `Passing` may be tried again."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        moved: Moved,
+        body: Iterable[bytes] = (),
+    ) -> Iterator[Answer]:
+        """One attempt at a request. Raises `StoreUnavailable`; `Passing` may be tried again.
+
+        Args:
+            body: In pieces, each of which must be on its way in a stall's time. The headers
+                tell its length.
+        """
         with self._lock:
             kept = bool(self._idle)
             connection = self._idle.pop() if kept else self._new()
@@ -110,13 +122,13 @@ class Wire:
         answer = None
         try:
             try:
-                answer = self._ask(connection, path, headers, moved)
+                answer = self._ask(connection, method, path, headers, moved, body)
             except _GONE:
-                if not kept or connection not in self._busy:  # aborted
+                if not kept or method != "GET" or connection not in self._busy:  # aborted
                     raise
                 # The server closed what was idle for long.
                 connection.close()
-                answer = self._ask(connection, path, headers, moved)
+                answer = self._ask(connection, method, path, headers, moved, body)
             yield answer
         except (OSError, http.client.HTTPException) as error:
             answer = None
@@ -144,9 +156,11 @@ class Wire:
     def _ask(
         self,
         connection: http.client.HTTPConnection,
+        method: str,
         path: str,
         headers: Mapping[str, str],
         moved: Moved,
+        body: Iterable[bytes],
     ) -> Answer:
         if connection.sock is None:
             connection.timeout = self._limits.connect
@@ -157,7 +171,8 @@ class Wire:
         if self._proxy.hostname and not self._secure:
             target = f"http://{_netloc(self._host, self._port)}{target}"
             headers = {**_authorization(self._proxy), **headers}
-        connection.request("GET", target, headers={"Accept-Encoding": "identity", **headers})
+        headers = {"Accept-Encoding": "identity", **headers}
+        connection.request(method, target, body if "Content-Length" in headers else None, headers)
         return Answer(connection.getresponse(), self._limits, moved)
 
     def _new(self) -> http.client.HTTPConnection:
