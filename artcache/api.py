@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .events import Observer
     from .match import Match
     from .store import Store
+    from .stores.faults import Limits
     from .toolchain import HostFacts
 
 
@@ -36,6 +37,7 @@ class Cache(cache.Cache):
         write_policy: WritePolicy | None = None,
         race: bool | None = None,
         compression: Compression | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Args:
         stores: Asked in this order after the home. A string is a folder or URL,
@@ -48,12 +50,14 @@ class Cache(cache.Cache):
             `first` that may be written, or `all`.
         race: Whether a fetch that takes longer than the build did runs against a build.
         compression: How hard what is published is compressed: `fast`, `default`, `small`.
+        timeout: Seconds that servers may keep us, all in all; 0: as long as it takes.
         """
         settings = config.load()
+        self._timeout = settings.timeout if timeout is None else timeout
         place = Home(settings.home if home is None else Path(home).absolute())
         super().__init__(
             place,
-            [_tier(store) for store in (settings.stores if stores is None else stores)],
+            [self._tier(store) for store in (settings.stores if stores is None else stores)],
             host=(lambda: host) if host else _detector(place),
             recipes=_finder(place),
             libraries=_libraries,
@@ -71,7 +75,41 @@ class Cache(cache.Cache):
             if _plain(tier.url) == _plain(wanted.url):
                 tier.public = tier.public or wanted.public
                 return tier
-        return _tier(wanted)
+        return self._tier(wanted)
+
+    def _tier(self, store: str | os.PathLike[str] | StoreSpec | Store) -> cache.Tier:
+        if isinstance(store, os.PathLike):
+            store = StoreSpec(os.fspath(store))
+        if isinstance(store, str):
+            store = StoreSpec.parse(store)
+        if not isinstance(store, StoreSpec):
+            return cache.Tier(store, url=store.url)
+        url = store.url
+
+        def opened() -> Store:
+            from .stores import open_store
+
+            return open_store(url, limits=self._limits)
+
+        tier = cache.Tier(opened, url=url, reads=store.reads, writes=store.writes)
+        tier.public, tier.backfill = store.public, store.backfill
+        return tier
+
+    @functools.cached_property
+    def _limits(self) -> Limits | None:
+        """One budget of time for all stores; None: each has its usual deadlines only."""
+        if not self._timeout:
+            return None
+        from .stores.faults import Budget, Limits
+
+        return Limits(budget=Budget(self._timeout))
+
+    def begin(self) -> None:
+        """What follows is a command of its own: a Drive may be mounted, a server up by now."""
+        for tier in self.tiers:
+            tier.down = False
+        if self._limits and self._limits.budget:
+            self._limits.budget.begin()
 
 
 def _plain(url: str) -> str:
@@ -111,8 +149,7 @@ def default() -> Cache:
     paths = config.files(os.environ)
     stamps = tuple((path, os.stat(path).st_mtime_ns) for path in paths)
     cache = _default((watched, stamps))
-    for tier in cache.tiers:
-        tier.down = False  # each call is a command of its own: a Drive may be mounted by now
+    cache.begin()
     return cache
 
 
@@ -138,22 +175,3 @@ def _libraries(names: Iterable[str]) -> set[str]:
 
 def _finder(home: Home) -> Callable[[str], Recipe]:
     return lambda name: find(name, memo=home.root / "memo" / "recipes.json")
-
-
-def _tier(store: str | os.PathLike[str] | StoreSpec | Store) -> cache.Tier:
-    if isinstance(store, os.PathLike):
-        store = StoreSpec(os.fspath(store))
-    if isinstance(store, str):
-        store = StoreSpec.parse(store)
-    if not isinstance(store, StoreSpec):
-        return cache.Tier(store, url=store.url)
-    url = store.url
-
-    def opened() -> Store:
-        from .stores import open_store
-
-        return open_store(url)
-
-    tier = cache.Tier(opened, url=url, reads=store.reads, writes=store.writes)
-    tier.public, tier.backfill = store.public, store.backfill
-    return tier

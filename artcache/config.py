@@ -19,12 +19,12 @@ PROJECT_FILE = "artcache.toml"
 VARIABLES = tuple(
     f"ARTCACHE_{name}"
     for name in [
-        *"DIR STORES BACKFILL WRITE_POLICY RACE COMPRESSION ARCH CUDA".split(),
+        *"DIR STORES BACKFILL WRITE_POLICY RACE COMPRESSION TIMEOUT ARCH CUDA".split(),
         *"GDRIVE_ENDPOINT MOUNT_DRIVE TREE".split(),
     ]
 )
 """Every variable that anything here reads or, for its children, sets."""
-_KEYS = ("dir", "stores", "backfill", "write_policy", "race", "compression")
+_KEYS = ("dir", "stores", "backfill", "write_policy", "race", "compression", "timeout")
 _STORE_KEYS = ("url", "mode", "public", "backfill")
 _POLICIES = get_args(WritePolicy)
 _COMPRESSIONS = get_args(Compression)
@@ -41,6 +41,8 @@ class Config(NamedTuple):
     race: bool
     """Whether a fetch that takes longer than the build did runs against a build."""
     compression: Compression
+    timeout: float
+    """Seconds that the stores may keep one command, all in all; 0: as long as it takes."""
     origins: Mapping[str, str]
     """By a setting's name in a file: that file, an environment variable or `default`."""
 
@@ -51,7 +53,8 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     `ARTCACHE_DIR` names the home. `ARTCACHE_STORES` lists stores, separated by
     commas or line ends, each `URL` or `read:URL`, `write:URL`. `ARTCACHE_BACKFILL`
     is 1 or 0, for every store; `ARTCACHE_WRITE_POLICY` is ignore, first or all;
-    `ARTCACHE_RACE` is 1 or 0; `ARTCACHE_COMPRESSION` is fast, default or small.
+    `ARTCACHE_RACE` is 1 or 0; `ARTCACHE_COMPRESSION` is fast, default or small;
+    `ARTCACHE_TIMEOUT` is seconds, or a time such as 2min.
 
     Raises:
         BadConfig: a file that is not as docs/cli.md says; names file and entry.
@@ -60,7 +63,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     environ = os.environ if environ is None else environ
     found: dict[str, Any] = {
         "dir": default_home(environ), "stores": (), "backfill": False, "write_policy": "ignore",
-        "race": False, "compression": "default",
+        "race": False, "compression": "default", "timeout": 0.0,
     }  # fmt: skip
     origins = dict.fromkeys(found, "default")
     for path in files(environ, cwd):
@@ -87,6 +90,13 @@ def _from_file(body: dict[str, Any], path: str) -> dict[str, Any]:
             raise BadConfig(f"{path}: {name} is {body[name]!r}: {', '.join(words)}")
     _check_bool(body, "backfill", path)
     _check_bool(body, "race", path)
+    if "timeout" in body:
+        try:
+            body["timeout"] = _seconds(body["timeout"])
+        except UsageError:
+            raise BadConfig(
+                f'{path}: timeout is {body["timeout"]!r}: seconds, or like "2min"'
+            ) from None
     return body
 
 
@@ -103,7 +113,28 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         body["write_policy"] = _one_of(_POLICIES, given, "ARTCACHE_WRITE_POLICY")
     if given := environ.get("ARTCACHE_COMPRESSION"):
         body["compression"] = _one_of(_COMPRESSIONS, given, "ARTCACHE_COMPRESSION")
+    if given := environ.get("ARTCACHE_TIMEOUT"):
+        try:
+            body["timeout"] = _seconds(given)
+        except UsageError:
+            raise UsageError(
+                f"ARTCACHE_TIMEOUT is {given!r}", hint="write it like 90, 90s or 2min"
+            ) from None
     return body
+
+
+def _seconds(value: Any) -> float:
+    """A number of seconds, or a time with its unit. Raises `UsageError`."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            from .units import parse_age
+
+            return parse_age(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise UsageError(f"{value!r} is no time")
+    return float(value)
 
 
 def _one_of(words: Sequence[str], word: str, origin: str) -> str:

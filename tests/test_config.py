@@ -210,6 +210,29 @@ def test_compression_is_set_by_a_file_and_by_the_environment(
     assert config.load().compression == "fast"
 
 
+@pytest.mark.parametrize(
+    ("words", "seconds"), [("90", 90), ('"90s"', 90), ('"2min"', 120), ("1.5", 1.5), ("0", 0)]
+)
+def test_the_time_for_stores_is_seconds_or_has_a_unit(
+    project: Path, monkeypatch: pytest.MonkeyPatch, words: str, seconds: float
+) -> None:
+    assert config.load().timeout == 0
+    project.write_text(f"timeout = {words}")
+    assert config.load().timeout == seconds
+    project.write_text("timeout = 7")
+    monkeypatch.setenv("ARTCACHE_TIMEOUT", words.strip('"'))
+    assert config.load().timeout == seconds
+
+
+@pytest.mark.parametrize("word", ["soon", "2m", "-1", "nan", "inf"])
+def test_a_time_for_stores_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setenv("ARTCACHE_TIMEOUT", word)
+    with pytest.raises(UsageError, match=f"ARTCACHE_TIMEOUT is '{word}'"):
+        config.load()
+
+
 # -- filling stores and the write policy ---------------------------------------------------
 
 
@@ -258,11 +281,13 @@ def test_a_word_in_the_environment_that_means_nothing_is_refused(
         'race = "yes"',
         'write_policy = "l0"',
         "compression = 9",
+        "timeout = true",
+        'timeout = "soon"',
         'backfill = "yes"',
         '[[stores]]\nurl = "/a"\nbackfill = 1',
     ],
 )
 def test_a_value_in_a_file_that_means_nothing_is_refused(project: Path, line: str) -> None:
     project.write_text(line)
-    with pytest.raises(BadConfig, match=r"(write_policy|compression|backfill|race) is"):
+    with pytest.raises(BadConfig, match=r"(write_policy|compression|backfill|race|timeout) is"):
         config.load()

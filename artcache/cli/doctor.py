@@ -86,7 +86,7 @@ def _settings(session: Session) -> tuple[SettingsFacts, config.Config]:
     except ArtcacheError as error:
         errors.append(error)
         loaded = config.Config(
-            config.default_home(os.environ), (), False, "ignore", False, "default", {}
+            config.default_home(os.environ), (), False, "ignore", False, "default", 0.0, {}
         )
     specs: Sequence[StoreSpec] = loaded.stores
     if session.names_stores:

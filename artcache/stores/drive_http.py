@@ -56,7 +56,7 @@ class Transport:
                 data=Sent(data, self._limits) if data else None,
                 headers={**(headers or {}), "accept-encoding": "identity"},
                 auth=self._signed,
-                timeout=(self._limits.connect, self._limits.stall),
+                timeout=(self._limits.connect, self._limits.silence),
                 stream=True,
                 allow_redirects=False,
             ) as answer:

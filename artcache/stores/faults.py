@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,6 +43,59 @@ class Limits:
     limit: it may have worked for minutes before it failed."""
     first_wait: float = 0.4
     """Seconds before the second attempt, on average; each further one doubles it."""
+    budget: Budget | None = None
+    """What all requests of all stores may take together."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds to wait for the next byte."""
+        return min(self.stall, max(self.budget.left, 0.05)) if self.budget else self.stall
+
+    def check(self) -> None:
+        """Raises `StoreUnavailable` if the time for stores is over."""
+        if self.budget:
+            self.budget.check()
+
+
+class Budget:
+    """Seconds in which at least one request is under way. From any thread."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._spent, self._under_way, self._since = 0.0, 0, 0.0
+
+    def begin(self) -> None:
+        """Start over: for the next command."""
+        with self._lock:
+            self._spent, self._since = 0.0, time.monotonic()
+
+    @property
+    def left(self) -> float:
+        with self._lock:
+            running = time.monotonic() - self._since if self._under_way else 0.0
+            return self._seconds - self._spent - running
+
+    def check(self) -> None:
+        if self.left <= 0:
+            raise StoreUnavailable(
+                f"the {self._seconds:g} s that stores may take are over",
+                hint="set ARTCACHE_TIMEOUT to more; what was downloaded is kept for the next time",
+            )
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        self.check()
+        with self._lock:
+            self._since = self._since if self._under_way else time.monotonic()
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._spent += time.monotonic() - self._since
 
 
 class Passing(StoreUnavailable):
@@ -86,6 +140,7 @@ class Watch:
 
     def tick(self, count: int) -> None:
         self._moved(count)
+        self._limits.check()
         if time.monotonic() > self._until:
             if not self._moved.enough(self._limits):
                 words = f"it sent almost nothing for {self._limits.stall:g} s"
@@ -108,8 +163,25 @@ def persist(
         patience: Seconds, in place of the limits'.
 
     Raises:
-        StoreUnavailable: it still raised `Passing` at the end.
+        StoreUnavailable: it still raised `Passing` at the end, or the time for stores is over.
     """
+    patience = limits.patience if patience is None else patience
+    if limits.budget is None:
+        return _persist(limits, work, patience, sleep)
+    with limits.budget.spending():
+        try:
+            return _persist(limits, work, min(patience, limits.budget.left), sleep)
+        except StoreUnavailable:
+            limits.check()  # then that is why
+            raise
+
+
+def _persist(
+    limits: Limits,
+    work: Callable[[int], _Result],
+    patience: float,
+    sleep: Callable[[float], object],
+) -> _Result:
     start = time.monotonic()
     try:
         return work(1)
@@ -118,7 +190,6 @@ def persist(
 
     import tenacity  # longer to import than a good answer takes
 
-    patience = limits.patience if patience is None else patience
     jitter = tenacity.wait_random_exponential(multiplier=limits.first_wait * 2, max=8)
     number = silences = 0
 

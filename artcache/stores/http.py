@@ -164,7 +164,7 @@ class HttpStore:
         """One attempt; its answer, if it is a good one. The caller closes it."""
         import requests
 
-        timeout = (self._limits.connect, self._limits.stall)
+        timeout = (self._limits.connect, self._limits.silence)
         try:
             answer: requests.Response = self._sessions.mine().request(
                 method,

@@ -251,7 +251,8 @@ class RemoteStore:
         future = asyncio.run_coroutine_threadsafe(work, self._bucket.loop())
         self._pending.add(future)
         try:
-            while not concurrent.futures.wait([future], self._limits.stall * 1.1).done:
+            while not concurrent.futures.wait([future], self._limits.silence * 1.1).done:
+                self._limits.check()
                 if not moved.enough(self._limits):
                     words = f"{self._url} moved almost nothing for {self._limits.stall:g} s"
                     raise Passing(words, silent=True)

@@ -163,17 +163,23 @@ class Wire:
         body: Iterable[bytes],
     ) -> Answer:
         if connection.sock is None:
-            connection.timeout = self._limits.connect
+            connection.timeout = min(self._limits.connect, self._limits.silence)
             connection.connect()
             assert connection.sock is not None  # connect() has made one
-            connection.sock.settimeout(self._limits.stall)
+        connection.sock.settimeout(self._limits.silence)
         target = self._path + path
         if self._proxy.hostname and not self._secure:
             target = f"http://{_netloc(self._host, self._port)}{target}"
             headers = {**_authorization(self._proxy), **headers}
         headers = {"Accept-Encoding": "identity", **headers}
-        connection.request(method, target, body if "Content-Length" in headers else None, headers)
+        pieces = self._in_time(body) if "Content-Length" in headers else None
+        connection.request(method, target, pieces, headers)
         return Answer(connection.getresponse(), self._limits, moved)
+
+    def _in_time(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in body:
+            self._limits.check()
+            yield piece
 
     def _new(self) -> http.client.HTTPConnection:
         host, port = self._host, self._port
