@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from buckets import QUICK
 from fault_proxy import Fault, fault_proxy
-from servers import make_s3_bucket
+from servers import free_port, make_s3_bucket
 
-from artcache.errors import ArtcacheError, StoreDenied
-from artcache.stores import s3
+from artcache.errors import ArtcacheError, StoreDenied, UsageError
+from artcache.stores import open_store, s3
 from artcache.stores.remote import RemoteStore
 from artcache.stores.s3 import S3Bucket
 
@@ -81,3 +81,42 @@ def test_a_clock_that_is_wrong_is_said(s3_url: str, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with pytest.raises(StoreDenied, match="clock"):
             opened("bucket").get("v1/x", limit=1)
+
+
+def test_each_url_may_name_its_own_server_and_profile(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, isolated: Path
+) -> None:
+    (isolated / ".aws").mkdir()
+    (isolated / ".aws" / "credentials").write_text(
+        "[default]\naws_access_key_id = AKIAHOME\naws_secret_access_key = x\n"
+        "[lab]\naws_access_key_id = AKIATLAB\naws_secret_access_key = x\n"
+    )
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    bucket = make_s3_bucket(s3_url)
+    with fault_proxy(s3_url) as proxy:
+        store = open_store(f"s3://{bucket}/cache?endpoint_url={proxy.url}&profile=lab&region=auto")
+        store.create("v1/x", b"x")
+        assert [found.name for found in store.list("v1")] == ["v1/x"]
+        said = proxy.requests[-1].headers["authorization"]
+        assert "AKIATLAB" in said and "/auto/s3/" in said
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("endpoint=http://x", "no option endpoint"),
+        ("endpoint_url=minio:9000", "endpoint_url is no URL"),
+        ("endpoint_url=", "endpoint_url is no URL"),
+        ("endpoint_url=http://me:secret@host", "endpoint_url is no URL"),
+    ],
+)
+def test_an_option_that_is_none_is_a_usage_error(query: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as refused:
+        open_store(f"s3://bucket/cache?{query}")
+    assert "endpoint_url=https://" in refused.value.hint
+
+
+def test_a_profile_that_is_not_there_is_named(s3_url: str, isolated: Path) -> None:
+    store = open_store(f"s3://bucket/cache?endpoint_url={s3_url}&profile=lab")
+    with pytest.raises(UsageError, match="no profile 'lab'"):
+        store.get("v1/x", limit=1)

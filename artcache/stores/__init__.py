@@ -84,11 +84,12 @@ def _s3(rest: str, url: str, limits: Limits | None) -> Store:
     _need("s3fs", "s3", url)
     from .faults import Limits
     from .remote import RemoteStore, split
-    from .s3 import S3Bucket
+    from .s3 import Place, S3Bucket
 
+    rest, _, query = rest.partition("?")
     bucket, prefix = split("s3", rest, url)
-    limits = limits or Limits()
-    return RemoteStore(url, S3Bucket(bucket, url, limits), prefix, limits=limits)
+    limits, place = limits or Limits(), Place.parse(query, url)
+    return RemoteStore(url, S3Bucket(bucket, url, limits, place), prefix, limits=limits)
 
 
 def _gdrive(rest: str, url: str, limits: Limits | None) -> Store:

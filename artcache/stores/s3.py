@@ -12,11 +12,13 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
-from ..errors import ObjectNotFound, OverLimit, StoreUnavailable
+from ..errors import ObjectNotFound, OverLimit, StoreUnavailable, UsageError
 from ..store import StoredObject
 from .bucket import MARK, PART, Body, Going, Page, Read, cacheable
 from .faults import (
@@ -44,9 +46,31 @@ _PASSING_CODES = frozenset(
 _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
+class Place(NamedTuple):
+    """Whose S3 a URL means, by what follows its `?`; empty: as the environment says."""
+
+    endpoint_url: str = ""
+    profile: str = ""
+    """In ~/.aws: the credential, and perhaps the region."""
+    region: str = ""
+
+    @classmethod
+    def parse(cls, query: str, url: str) -> Place:
+        """Raises `UsageError`."""
+        given = dict(parse_qsl(query, keep_blank_values=True))
+        endpoint = given.get("endpoint_url", "")
+        hint = "write it like s3://bucket/folder?endpoint_url=https://host:9000&profile=NAME"
+        if unknown := given.keys() - set(cls._fields):
+            raise UsageError(f"{url!r}: there is no option {min(unknown)}", hint=hint)
+        if "endpoint_url" in given and not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", endpoint):
+            raise UsageError(f"{url!r}: endpoint_url is no URL of a server", hint=hint)
+        return cls(**given)
+
+
 class S3Bucket:
-    def __init__(self, name: str, url: str, limits: Limits) -> None:
+    def __init__(self, name: str, url: str, limits: Limits, place: Place | None = None) -> None:
         self.name = name
+        self._place = place or Place()
         self.make = f"aws s3 mb s3://{name}"
         self.party = Party(url, "anonymous", ADVICE)
         self._limits = limits
@@ -70,7 +94,13 @@ class S3Bucket:
         from aiobotocore.session import AioSession
 
         configured = {**fsspec.config.conf.get("s3", {}), **fsspec.config.conf.get("s3a", {})}
-        session: Any = AioSession()
+        place = self._place
+        session: Any = AioSession(profile=place.profile or None)
+        if place.profile and place.profile not in session.available_profiles:
+            raise UsageError(
+                f"{self.party.url}: ~/.aws has no profile {place.profile!r}",
+                hint=f"aws configure --profile {shlex.quote(place.profile)}",
+            )
         if not _on_amazon():
             # It would ask for a machine's role, where no machine has one.
             session.get_component("credential_provider").remove("iam-role")
@@ -90,14 +120,16 @@ class S3Bucket:
             },
         }
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint and "endpoint_url" not in configured:
+        endpoint = place.endpoint_url or endpoint
+        if endpoint and (place.endpoint_url or "endpoint_url" not in configured):
             options["endpoint_url"] = endpoint
         if endpoint or "endpoint_url" in configured:
             options["config_kwargs"]["s3"] = {"addressing_style": "path"}
-        if not session.get_config_variable("region"):
+        if place.region or not session.get_config_variable("region"):
             options["client_kwargs"] = {
                 "region_name": "us-east-1",
                 **configured.get("client_kwargs", {}),
+                **({"region_name": place.region} if place.region else {}),
             }
         identity = "the key in fsspec's configuration"
         if not {"key", "anon", "username"} & configured.keys():
