@@ -13,7 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import again, hit, inputs, many, measure, page, peers, publish, race, rebuild, remote, report
+from . import (
+    again,
+    hit,
+    inputs,
+    many,
+    measure,
+    page,
+    peers,
+    publish,
+    race,
+    rebuild,
+    remote,
+    report,
+    session,
+    slow,
+)
 from . import restore as restores
 
 TASKS: dict[str, Callable[[Path], measure.Task]] = {
@@ -25,6 +40,9 @@ TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "publish": publish.publish,
     "sizes": publish.sizes,
     "upgrade": publish.upgrade,
+    "mounted": slow.mounted,
+    "gcs": slow.bucket,
+    "session": session.session,
     "images": restores.images,
     "tiny": restores.tiny,
     "big": restores.big,
@@ -32,10 +50,11 @@ TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "remote": remote.remote,
     "fleet": remote.fleet,
     "rebuild": rebuild.rebuild,
+    "rebuild-gpu": rebuild.rebuild_gpu,
     "many": many.many,
 }
-NOT_TINY = ("rebuild", "many")
-"""They have one size only: minutes the first time."""
+NOT_TINY = ("rebuild", "rebuild-gpu", "many", "fleet", "frames")
+"""They have one size only, or many processes: too long for a test."""
 MINUTES = 2.0
 """What a task that was never measured here is thought to take."""
 

@@ -106,4 +106,6 @@ def _why(child: Child) -> str:
         capture_output=True,
         text=True,
     )
-    return f"{child.argv} failed; again it ends with {done.returncode}: {done.stderr[-2000:]}"
+    words = " ".join(str(word) for word in child.argv)
+    shown = words if len(words) < 300 else f"{words[:100]} ... {words[-150:]}"
+    return f"{shown} failed; again it ends with {done.returncode}: {done.stderr.strip()[-500:]}"

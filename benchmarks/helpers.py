@@ -58,6 +58,12 @@ def publish(name: str, tree: str, store: str, scratch: str) -> None:
     assert Repository(open_store(store)).publish(manifest, lambda _: pack_file).first
 
 
+def put(name: str, tree: str, store: str, home: str) -> None:
+    """Build, which is a copy, and publish."""
+    built = artcache.Cache([store], home=home, write_policy="all").build(copying(name, Path(tree)))
+    assert built.published
+
+
 def verified(name: str, tree: str, home: str) -> None:
     """A hit with every byte verified."""
     done = artcache.Cache([], home=home).fetch(

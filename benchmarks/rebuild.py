@@ -1,68 +1,164 @@
-"""darknet for the CPU: a cache of artifacts beside a cache of object files."""
+"""darknet: a cache of artifacts beside caches of object files, ccache and sccache."""
 
 from __future__ import annotations
 
 import itertools
 import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import artcache
 from artcache.errors import ArtcacheError
+from artcache.recipe import BuildContext, SmokeContext
+from artcache.toolchain import GpuArch
+from darknet_recipe.build import prepare
+from darknet_recipe.darknet import DarknetRecipe
 
-from .children import Child, console_script, timed, tool
-from .inputs import KEPT
+from .children import Child, bash, console_script, environment, timed, tool
+from .inputs import KEPT, archive_of, code, once
 from .measure import Contender, Goal, Sample, Task
+from .throttle import free_port
 
-REQUEST = artcache.Request(source="debian", cuda="none")
-_WORDS = ("fetch", "darknet", "--source", "debian", "--cuda", "none", "--build", "never")
+
+class Kind(NamedTuple):
+    """One way to build darknet."""
+
+    name: str
+    title: str
+    request: artcache.Request
+    words: tuple[str, ...]
+    """The same request on the command line."""
+    compilers: Mapping[str, str]
+    """make's variable -> the compiler that is started through a cache."""
+
+
+CPU = Kind(
+    "darknet",
+    "darknet for the CPU (Debian's source)",
+    artcache.Request(source="debian", cuda="none"),
+    ("--source", "debian", "--cuda", "none"),
+    {"CC": "gcc", "CPP": "g++"},
+)
+GPU = Kind(
+    "darknet-gpu",
+    "darknet with CUDA 13 for sm_75 (Debian's source, the wheels' nvcc)",
+    artcache.Request(
+        source="debian", cuda="13.0", archs=GpuArch.parse("sm_75"), toolchain="wheels"
+    ),
+    ("--source", "debian", "--cuda", "13.0", "--arch", "sm_75", "--toolchain", "wheels"),
+    {"CC": "gcc", "CPP": "g++", "NVCC": "nvcc"},
+)
 
 
 def rebuild(work: Path) -> Task:
-    """Warm hit and restore against `make` with a ccache that knows every object file."""
-    task = Task("rebuild", "darknet for the CPU (Debian's source), against make and ccache")
+    """Warm hit and restore against `make` with a cache that knows every object file."""
+    return _task("rebuild", CPU, work)
+
+
+def rebuild_gpu(work: Path) -> Task:
+    """The same with nvcc, on a machine that needs no GPU for it."""
+    return _task("rebuild-gpu", GPU, work)
+
+
+def _task(name: str, kind: Kind, work: Path) -> Task:
+    task = Task(name, f"{kind.title}, against make with warm ccache and sccache")
     script = console_script()
     if script is None:
         task.missing["artcache fetch"] = f"{sys.executable} has no artcache script beside it"
         return task
-    store = KEPT / "store-darknet"
+    store = KEPT / f"store-{kind.name}.{code()}"
+    for old in KEPT.glob(f"store-{kind.name}.*"):
+        if old != store:
+            shutil.rmtree(old)
     try:
-        commands, tarball = _published(store)
+        build = _published(kind, store)
     except ArtcacheError as error:
-        task.missing["all"] = f"darknet could not be built here: {error}"
+        task.missing["all"] = f"{kind.title} could not be built here: {error}"
         return task
-    task.contenders = _artcache(script, store, work)
-    if tool("ccache", task.missing):
-        make = shlex.join([*shlex.split(commands[0]), "CC=ccache gcc", "CPP=ccache g++"])
-        task.contenders += _ccache(make, tarball, work)
-        task.goals = [
-            Goal("artcache, warm hit", "faster than", 14.0, "unpack and make, ccache warm"),
-            Goal("artcache, empty home", "faster than", 8.0, "unpack and make, ccache warm"),
-        ]
+    task.contenders = _artcache(kind, script, store, work)
+    for cache in ("ccache", "sccache"):
+        if tool(cache, task.missing):
+            env = _environment(task, cache, work)
+            task.contenders += _make(kind, cache, build, env, work)
+            peer = f"unpack and make, {cache} warm"
+            task.goals += [
+                Goal("artcache, warm hit", "faster than", 14.0, peer),
+                Goal("artcache, empty home", "faster than", 8.0, peer),
+            ]
     return task
 
 
-def _published(store: Path) -> tuple[list[str], Path]:
+class _Build(NamedTuple):
+    command: Sequence[str]
+    """make, with the variables that the recipe gave it."""
+    tarball: Path
+    beside: Path | None
+    """A folder whose other entries make looks for beside the source."""
+
+
+def _published(kind: Kind, store: Path) -> _Build:
     """Publish darknet once; what its build ran, and the source tarball that it used."""
-    home = KEPT / "home-darknet"
-    cache = artcache.Cache([store], home=home)
-    manifest = cache.fetch("darknet", REQUEST).entry.manifest()
-    key = manifest.key
-    tarballs = sorted(cache.home.folder("downloads").glob("darknet-*.orig.tar*"))
-    if not tarballs or not cache.tiers[0].repository.find(key):
-        cache.build("darknet", REQUEST)
-        tarballs = sorted(cache.home.folder("downloads").glob("darknet-*.orig.tar*"))
-    return list(manifest.provenance["commands"]), tarballs[0]
+    cache = artcache.Cache([store], home=KEPT / f"home-{kind.name}")
+    manifest = cache.fetch("darknet", kind.request).entry.manifest()
+    tarballs = _tarballs(cache)
+    if not tarballs or not cache.tiers[0].repository.find(manifest.key):
+        cache.build("darknet", kind.request)
+        tarballs = _tarballs(cache)
+    commands = [shlex.split(line) for line in manifest.provenance["commands"]]
+    command = next(words for words in commands if words[0] == "make")
+    if kind.request.cuda == "none":
+        return _Build(command, tarballs[0], None)
+    scratch = _prepared(kind)
+    return _Build(command, archive_of(scratch / "source", ".tar", _PLAIN), scratch)
 
 
-def _artcache(script: Path, store: Path, work: Path) -> list[Contender]:
+_PLAIN = 'tar -C "$(dirname "$tree")" -cf "$out" source'
+
+
+class _OnlyPrepared(DarknetRecipe):
+    """Does all that comes before make, and keeps it."""
+
+    name = "darknet-prepared"
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+
+    def build(self, context: BuildContext) -> None:
+        prepare(context, context.plan)
+        shutil.copytree(context.scratch, self._target, symlinks=True)
+        (context.tree / "kept").write_text(f"{self._target}\n")
+
+    def smoke(self, context: SmokeContext) -> None:
+        """There is no program to try."""
+
+
+def _prepared(kind: Kind) -> Path:
+    """A folder with the patched source, and CUDA and cuDNN beside it."""
+
+    def make(folder: Path) -> None:
+        artcache.Cache([], home=KEPT / f"home-{kind.name}").build(
+            _OnlyPrepared(folder), kind.request
+        )
+
+    return once(KEPT / f"prepared-{kind.name}", make)
+
+
+def _tarballs(cache: artcache.Cache) -> list[Path]:
+    return sorted(cache.home.folder("downloads").glob("darknet-*.orig.tar*"))
+
+
+def _artcache(kind: Kind, script: Path, store: Path, work: Path) -> list[Contender]:
     empty = work / "empty"
     empty.mkdir()
     env = {"ARTCACHE_STORES": f"read:{store}", "XDG_CONFIG_HOME": str(empty)}
+    words = ("fetch", "darknet", *kind.words, "--build", "never")
 
     def fetch(home: Path) -> Child:
-        return Child([script, *_WORDS], {**env, "ARTCACHE_DIR": str(home)}, empty)
+        return Child([script, *words], {**env, "ARTCACHE_DIR": str(home)}, empty)
 
     cold = _numbered(work / "cold")
     return [
@@ -71,23 +167,42 @@ def _artcache(script: Path, store: Path, work: Path) -> list[Contender]:
     ]
 
 
-def _ccache(make: str, tarball: Path, work: Path) -> list[Contender]:
-    places = _numbered(work / "source")
-    env = {"CCACHE_DIR": str(work / "ccache")}
-    unpack = f"mkdir source && tar -C source --strip-components=1 -xf {shlex.quote(str(tarball))}"
-    compile_it = f"cd source && mkdir -p obj && {make}"
+def _environment(task: Task, cache: str, work: Path) -> dict[str, str]:
+    folder = str(work / cache)
+    if cache == "ccache":
+        return {"CCACHE_DIR": folder}
+    env = {"SCCACHE_DIR": folder, "SCCACHE_SERVER_PORT": str(free_port())}
+    stop = ["sccache", "--stop-server"]
+    task.close = lambda: subprocess.run(stop, env=environment(env), capture_output=True)
+    return env
+
+
+def _make(
+    kind: Kind, cache: str, build: _Build, env: dict[str, str], work: Path
+) -> list[Contender]:
+    places = _numbered(work / f"source-{cache}")
+    given = dict(word.partition("=")[::2] for word in build.command if "=" in word)
+    through = [f"{name}={cache} {given.get(name, own)}" for name, own in kind.compilers.items()]
+    make = shlex.join([*build.command, *through])
+    unpack = (
+        f"mkdir source && tar -C source --strip-components=1 -xf {shlex.quote(str(build.tarball))}"
+    )
+    if build.beside:
+        names = [path for path in build.beside.iterdir() if not path.name.startswith("source")]
+        unpack += f" && ln -s {shlex.join(map(str, names))} ."
+    compile_it = f"cd source && mkdir -p obj backup results && {make}"
 
     def whole() -> Sample:
-        return timed(_bash(f"{unpack} && {compile_it}", next(places), env))
+        return timed(bash(f"{unpack} && {compile_it}", env, next(places)))
 
     def make_alone() -> Sample:
         place = next(places)
-        timed(_bash(unpack, place, env))
-        return timed(_bash(compile_it, place, env))
+        timed(bash(unpack, env, place))
+        return timed(bash(compile_it, env, place))
 
     return [
-        Contender("unpack and make, ccache warm", whole),
-        Contender("make alone, ccache warm", make_alone),
+        Contender(f"unpack and make, {cache} warm", whole),
+        Contender(f"make alone, {cache} warm", make_alone),
     ]
 
 
@@ -101,7 +216,3 @@ def _numbered(folder: Path) -> Iterator[Path]:
         place = folder.with_name(f"{folder.name}-{number}")
         place.mkdir()
         yield place
-
-
-def _bash(script: str, folder: Path, env: dict[str, str]) -> Child:
-    return Child(["bash", "-ec", script], env, folder)

@@ -34,14 +34,14 @@ BUCKET = "bench"
 WAITING = 6
 """Threads of the clients that read ranges."""
 
-_NO_PROBE = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+NO_PROBE = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 """Else gcsfs asks an emulator over gRPC, for minutes."""
-_GCSFS = """
+GCSFS = """
 import sys, gcsfs
 fs = gcsfs.GCSFileSystem(project="test", token="anon", endpoint_url=sys.argv[1])
 fs.get(sys.argv[2], sys.argv[3])
 """
-_OBSTORE = """
+OBSTORE = """
 import json, sys, obstore
 from obstore.store import GCSStore
 key = {"gcs_base_url": sys.argv[1], "disable_oauth": True}
@@ -58,7 +58,7 @@ with open(sys.argv[3], "wb") as out:
 def remote(work: Path) -> Task:
     """The bucket holds the artifact, and the same tree as tar.zst for the others."""
     task = Task("remote", "cuDNN 9 wheel tree, from a bucket on loopback into an empty home")
-    served = _served(task)
+    served = serve(task)
     if served is None:
         return task
     tree, server, store = served
@@ -67,7 +67,7 @@ def remote(work: Path) -> Task:
     ours = Child(words, {"STORAGE_EMULATOR_HOST": server.url}, ROOT)
     race.add("artcache", store, ours, root=HOME)
     packed = archive_of(tree, ".tar.zst", ZSTD)
-    for name, script in (("gcsfs", _GCSFS), ("obstore", _OBSTORE)):
+    for name, script in (("gcsfs", GCSFS), ("obstore", OBSTORE)):
         python = python_with(name)
         if not python or not tool("zstd", task.missing):
             task.missing[name] = "not installed"
@@ -83,7 +83,7 @@ def remote(work: Path) -> Task:
             out=race.out,
         )
         peer = f"{name}, then tar -x"
-        race.add(peer, packed, bash(line, _NO_PROBE))
+        race.add(peer, packed, bash(line, NO_PROBE))
         task.goals.append(Goal("artcache", "faster than", 1.0, peer))
     task.notes.append("the server is a process of this machine and takes its share of the cores")
     task.close = server.stop
@@ -93,7 +93,7 @@ def remote(work: Path) -> Task:
 def frames(work: Path) -> Task:
     """Every frame once by as many threads on both sides; its bytes are dropped."""
     task = Task("frames", "an artifact's frames from a bucket on loopback, their bytes dropped")
-    served = _served(task)
+    served = serve(task)
     if served is None:
         return task
     _, server, store = served
@@ -113,7 +113,7 @@ def frames(work: Path) -> Task:
 
 
 def _read_all(race: Race, name: str, what: str, url: str, spans: Path) -> None:
-    words = [sys.executable, "-m", "benchmarks.remote", name, url, spans]
+    words = [sys.executable, "-m", "benchmarks.remote", name, url, str(spans)]
     child = Child(words, {"STORAGE_EMULATOR_HOST": url}, ROOT)
 
     def run() -> Sample:
@@ -129,7 +129,7 @@ def fleet(work: Path) -> Task:
     task = Task("fleet", "64 fetchers of one 200 MB artifact from one bucket on loopback")
     size = inputs.scale.bulk or 200_000_000
     tree = inputs.once(inputs.KEPT / f"fleet-{size}", lambda out: inputs.libraries_like(out, size))
-    served = _served(task, "fleet", tree)
+    served = serve(task, "fleet", tree)
     if served is None:
         return task
     _, server, _ = served
@@ -166,10 +166,17 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             host = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.url = f"http://{host}"
+        self.url, self.port = f"http://{host}", int(host.partition(":")[2])
         words = [str(_server._get_binary_path()), "-scheme", "http", "-host", "127.0.0.1"]
         words += ["-port", host.partition(":")[2], "-backend", "filesystem", "-log-level", "warn"]
-        words += ["-filesystem-root", str(folder), "-external-url", self.url, "-public-host", host]
+        words += [
+            "-filesystem-root",
+            str(folder),
+            "-external-url",
+            self.url,
+            "-public-host",
+            "127.0.0.1",
+        ]
         self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
         until = time.monotonic() + 10
         while not self._answers():
@@ -202,7 +209,7 @@ class Server:
         self._process.wait()
 
 
-def _served(
+def serve(
     task: Task, name: str = "cudnn", tree: Path | None = None
 ) -> tuple[Path, Server, Path] | None:
     """A tree, a running server that has it, and the folder store with the same artifact."""

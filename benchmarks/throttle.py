@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import peers
@@ -68,13 +69,13 @@ class Proxy:
                 self.requests[method[1].decode()] += 1
                 time.sleep(self._latency)
             self._up.take(len(piece))
-            server.sendall(piece)
+            _send(server, piece)
 
     def _down_stream(self, client: socket.socket, server: socket.socket) -> None:
         for piece in _pieces(server, client):
             self._bucket.take(len(piece))
             self.received += len(piece)
-            client.sendall(piece)
+            _send(client, piece)
 
 
 def _pieces(source: socket.socket, target: socket.socket) -> Iterator[memoryview]:
@@ -86,6 +87,12 @@ def _pieces(source: socket.socket, target: socket.socket) -> Iterator[memoryview
     for way in (source, target):
         with contextlib.suppress(OSError):
             way.shutdown(socket.SHUT_RDWR)
+
+
+def _send(target: socket.socket, piece: memoryview) -> None:
+    """To one that may be gone: then the next read ends."""
+    with contextlib.suppress(OSError):
+        target.sendall(piece)
 
 
 @contextlib.contextmanager
@@ -152,29 +159,38 @@ def _read_ahead(mount: Path) -> None:
         knob.write_text("1024")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 # -- calibration --------------------------------------------------------------------------
 
 
-def measured_rate(mount: Path, file: str) -> float:
+def measured_rate(mount: Path, file: str, most: int) -> float:
     """Bytes a second that a plain reader gets of a file behind a mount."""
-    start, count = time.perf_counter(), 0
-    buffer = bytearray(1 << 20)
     with (mount / file).open("rb", buffering=0) as stream:
-        while done := stream.readinto(buffer):
-            count += done
-    return count / (time.perf_counter() - start)
+        return _rate(stream.readinto, most)
 
 
-def measured_proxy(url: str, path: str) -> float:
+def measured_proxy(url: str, path: str, most: int) -> float:
     """Bytes a second that a plain HTTP client gets of an object behind a proxy."""
-    import http.client
-
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
-    start, count = time.perf_counter(), 0
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    buffer = bytearray(1 << 20)
-    while done := answer.readinto(buffer):
+    try:
+        connection.request("GET", path)
+        return _rate(connection.getresponse().readinto, most)
+    finally:
+        connection.close()
+
+
+def _rate(read: Callable[[bytearray], int | None], most: int) -> float:
+    """Of `most` bytes, after half a second's worth that fills what lies between."""
+    buffer = bytearray(1 << 18)
+    count, start = -most // 8, 0.0
+    while count < most and (done := read(buffer)):
         count += done
-    connection.close()
+        if count >= 0 and not start:
+            count, start = 0, time.perf_counter()
     return count / (time.perf_counter() - start)
