@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import artcache
-from artcache.errors import ArtcacheError
-from artcache.recipe import BuildContext, SmokeContext
+from artcache.errors import ArtcacheError, BuildFailed
+from artcache.recipe import BuildContext
 from artcache.toolchain import GpuArch
 from darknet_recipe.build import prepare
 from darknet_recipe.darknet import DarknetRecipe
@@ -120,9 +120,7 @@ _PLAIN = 'tar -C "$(dirname "$tree")" -cf "$out" source'
 
 
 class _OnlyPrepared(DarknetRecipe):
-    """Does all that comes before make, and keeps it."""
-
-    name = "darknet-prepared"
+    """Does all that comes before make, keeps it, and breaks off."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -130,19 +128,19 @@ class _OnlyPrepared(DarknetRecipe):
     def build(self, context: BuildContext) -> None:
         prepare(context, context.plan)
         shutil.copytree(context.scratch, self._target, symlinks=True)
-        (context.tree / "kept").write_text(f"{self._target}\n")
-
-    def smoke(self, context: SmokeContext) -> None:
-        """There is no program to try."""
+        raise BuildFailed("kept")
 
 
 def _prepared(kind: Kind) -> Path:
     """A folder with the patched source, and CUDA and cuDNN beside it."""
 
     def make(folder: Path) -> None:
-        artcache.Cache([], home=KEPT / f"home-{kind.name}").build(
-            _OnlyPrepared(folder), kind.request
-        )
+        cache = artcache.Cache([], home=KEPT / f"home-{kind.name}")
+        try:
+            cache.build(_OnlyPrepared(folder), kind.request)
+        except BuildFailed:
+            if not folder.is_dir():
+                raise
 
     return once(KEPT / f"prepared-{kind.name}", make)
 
@@ -182,14 +180,18 @@ def _make(
 ) -> list[Contender]:
     places = _numbered(work / f"source-{cache}")
     given = dict(word.partition("=")[::2] for word in build.command if "=" in word)
-    through = [f"{name}={cache} {given.get(name, own)}" for name, own in kind.compilers.items()]
+    compilers = {name: given.get(name, own) for name, own in kind.compilers.items()}
+    if build.beside:
+        # By its full path, and without the option that makes its bytes the same each time:
+        # so both caches know it.
+        compilers["NVCC"] = f"{build.beside}/cuda/bin/nvcc"
+    through = [f"{name}={cache} {words}" for name, words in compilers.items()]
     make = shlex.join([*build.command, *through])
-    unpack = (
-        f"mkdir source && tar -C source --strip-components=1 -xf {shlex.quote(str(build.tarball))}"
-    )
+    tarball = shlex.quote(str(build.tarball))
+    unpack = f"mkdir -p source && tar -C source --strip-components=1 -xf {tarball}"
     if build.beside:
         names = [path for path in build.beside.iterdir() if not path.name.startswith("source")]
-        unpack += f" && ln -s {shlex.join(map(str, names))} ."
+        unpack += f" && ln -sf {shlex.join(map(str, names))} ."
     compile_it = f"cd source && mkdir -p obj backup results && {make}"
 
     def whole() -> Sample:
