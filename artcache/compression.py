@@ -22,7 +22,7 @@ _SETTINGS: dict[Compression, dict[str, int]] = {
     # Smaller tables than level 19 has by itself: 14 MB a thread in place of 52.
     "small": {"level": 19, "hash_log": 20, "chain_log": 21},
 }  # fmt: skip
-_WORTH = 32
+_WORTH = 128
 """A frame is stored verbatim unless zstd saves at least one part in so many."""
 
 
