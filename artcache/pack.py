@@ -193,6 +193,7 @@ def unpack(
 
     def interrupted(kind: type[BaseException] | None, *rest: object) -> None:
         if kind is KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # none begins after the abort
             abort()
 
     rows = segments(sizes, [frame.raw for frame in manifest.frames])

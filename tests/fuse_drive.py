@@ -112,4 +112,6 @@ class Drive(mfusepy.Operations):
 
 
 if __name__ == "__main__":
-    mfusepy.FUSE(Drive(sys.argv[1], *sys.argv[3:]), sys.argv[2], foreground=True, nothreads=True)
+    fresh = {"attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0}
+    drive = Drive(sys.argv[1], *sys.argv[3:])
+    mfusepy.FUSE(drive, sys.argv[2], foreground=True, nothreads=True, **fresh)

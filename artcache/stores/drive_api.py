@@ -5,6 +5,7 @@ google-api-python-client makes the requests and resumes uploads; `drive_http` se
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -335,6 +336,10 @@ class DriveApi:
         assert self._login
         session, credentials = self._sessions.mine(), self._login.credentials
         return Transport(session, credentials, self.party, self._limits, limit, name)
+
+    def as_one(self) -> contextlib.AbstractContextManager[None]:
+        """See `Sessions.as_one`."""
+        return self._sessions.as_one()
 
     def abort(self) -> None:
         self._sessions.abort()

@@ -88,7 +88,7 @@ class GDriveStore:
             return self._api.identify()
 
     def get(self, name: str, *, limit: int) -> bytes:
-        with only_ours(self._api.party):
+        with only_ours(self._api.party), self._api.as_one():
             until, listed = self._listed.pop(self._path(name), (0.0, None))
             fresh = listed and time.monotonic() < until
             file = listed if listed and fresh else self._file(name).file
@@ -100,7 +100,7 @@ class GDriveStore:
                 return self._api.read(file, name, limit=limit)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
-        with only_ours(self._api.party):
+        with only_ours(self._api.party), self._api.as_one():
             checked_name(name)
             with self._looking:  # else each of many threads would look
                 file = self._files.get(name) or self._file(name).file

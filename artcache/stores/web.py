@@ -10,7 +10,7 @@ import io
 import socket
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import StoreUnavailable
@@ -54,7 +54,10 @@ class Sessions:
         patience: float | None = None,
     ) -> _Result:
         """As `faults.persist`, until `abort`."""
-        stop = self._stop
+        stop: threading.Event | None = getattr(self._local, "stop", None)
+        if stop is None:
+            with self.as_one():
+                return self.persist(limits, work, patience=patience)
 
         def attempt(number: int) -> _Result:
             try:
@@ -66,6 +69,15 @@ class Sessions:
             raise StoreUnavailable(f"{self._url}: interrupted")
 
         return persist(limits, attempt, patience=patience, sleep=stop.wait)
+
+    @contextlib.contextmanager
+    def as_one(self) -> Iterator[None]:
+        """An `abort` also ends those of this thread's requests inside that did not begin yet."""
+        self._local.stop = self._stop
+        try:
+            yield
+        finally:
+            del self._local.stop
 
     def abort(self) -> None:
         """End the requests under way, whatever they wait for."""
@@ -81,6 +93,9 @@ class Sessions:
     def _opened(self, connection: Any) -> None:
         with self._lock:
             self._connections.add(connection)
+        stop: threading.Event | None = getattr(self._local, "stop", None)
+        if stop and stop.is_set():  # `abort` may have looked a moment too early
+            raise ConnectionAbortedError("interrupted")
 
 
 def _adapter(opened: Callable[[Any], None]) -> requests.adapters.HTTPAdapter:
