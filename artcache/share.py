@@ -69,7 +69,6 @@ def publish(repository: Repository, manifest: Manifest, pack_file: Path) -> Publ
 
     Raises:
         StoreUnavailable: it could not be stored; nothing half-done is visible.
-        OSError: the disk; see `disk.disk_errors`.
     """
     if sum(pack.length for pack in manifest.packs) < _LEAST:
         return repository.publish(manifest, lambda _: pack_file)
@@ -77,7 +76,8 @@ def publish(repository: Repository, manifest: Manifest, pack_file: Path) -> Publ
     try:
         done = _publish_lean(repository, manifest, pack_file, new_file)
     finally:
-        new_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new_file.unlink()
     done = done or repository.publish(manifest, lambda _: pack_file)
     if done.first:
         with contextlib.suppress(ArtcacheError):
@@ -91,7 +91,7 @@ def _publish_lean(
     """None if the store holds nothing worth naming, or not any more."""
     try:
         lean = _lean(repository, manifest, pack_file, new_file)
-    except ArtcacheError:  # the publish will tell, if it fails too
+    except (ArtcacheError, OSError):  # no room for a second pack; or the publish will tell
         return None
     if lean is None:
         return None

@@ -139,6 +139,14 @@ def test_an_artifact_depends_on_few_packs_however_many_releases_there_were(
     assert sum(sent(store).values()) < 30 * len(LARGE) / 3
 
 
+def test_without_room_for_a_second_pack_everything_is_sent(
+    store: MemoryStore, one: Release, two: Release
+) -> None:
+    one.publish(store)
+    (two.folder / "pack.new").mkdir()  # so that it cannot be written
+    assert two.publish(store).winner == two.manifest
+
+
 # -- nothing that is there is believed -----------------------------------------------------
 
 
