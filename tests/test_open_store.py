@@ -26,6 +26,7 @@ from artcache.stores.remote import RemoteStore
         ("gcs://bucket", RemoteStore),
         ("GS://bucket/", RemoteStore),
         ("s3://bucket/a/folder/", RemoteStore),
+        ("gs://bucket/my folder/größer/工具", RemoteStore),
         ("gdrive://1aB_c-D/my folder/cache/", GDriveStore),
         ("gdrive://root", GDriveStore),
         ("hf://datasets/owner/name@v1/folder", HfStore),
@@ -52,6 +53,10 @@ def test_the_scheme_decides(url: str, kind: type) -> None:
         "gs://bucket/../other",
         "gs://bucket//a",
         "gs://bucket/a?x=1",
+        "gs://bucket/a#b",
+        "gs://bucket/a\nb",
+        "s3://bucket/a\\b",
+        "gs://bucket/" + "ö" * 300,
         "gs://user@bucket/a",
         "s3://",
         "s3://x/a",
@@ -68,7 +73,7 @@ def test_the_scheme_decides(url: str, kind: type) -> None:
 def test_a_url_that_means_nothing_is_a_usage_error_with_an_example(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         open_store(url)
-    assert url in str(refused.value)
+    assert url in str(refused.value) or repr(url) in str(refused.value)
     assert refused.value.hint
 
 

@@ -276,7 +276,7 @@ def by_status(
         return denied(party, said or str(status), writing=writing)
     if status == 404:
         return ObjectNotFound(f"{party.url} has no {name}")
-    if status == 412:
+    if status == 412 and writing:
         return ObjectExists(f"{party.url}: {name} exists")
     if status == 416:
         return Corrupt(f"{party.url}: {name} is shorter than it should be")

@@ -83,6 +83,8 @@ class GcsBucket:
                 if answer.status != 206:
                     raise Passing(f"{self.party.url} ignored the range that was asked for")
                 spanned(self.party, key, answer.headers.get("Content-Range", ""), *span)
+                if length not in (None, span[1]):
+                    raise Passing(f"{self.party.url} promises {length} bytes of {span[1]}")
                 length = limit = span[1]
             if length is not None and length > limit:
                 raise OverLimit(

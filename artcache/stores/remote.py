@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     pass
 
 _Result = TypeVar("_Result")
+_FOLDER = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f\ud800-\udfff\\?#*\[\]]+")
+"""A part of the folder in a bucket: in any language, but nothing that a URL or a shell
+would take for something else."""
+_LONGEST = 500
+"""Bytes of it: a key has 1,024, and what is stored there needs some."""
 _DROP_SECONDS = 3.0
 """For tidying up behind an upload that failed: nobody waits long for that."""
 
@@ -45,7 +50,7 @@ class RemoteStore:
         """
         self._url = url
         self._bucket = bucket
-        self._prefix = f"{checked_name(prefix)}/" if prefix else ""
+        self._prefix = f"{prefix}/" if prefix else ""
         self._limits = limits or Limits()
         self._bucket_is_there = False
         self._preparing = threading.Lock()
@@ -273,9 +278,8 @@ def split(scheme: str, rest: str, url: str) -> tuple[str, str]:
     hint = f"write it like {scheme}://my-bucket/artcache"
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
         raise UsageError(f"{url!r}: {bucket!r} is no name of a bucket", hint=hint)
-    if prefix:
-        try:
-            checked_name(prefix)
-        except UsageError:
-            raise UsageError(f"{url!r}: {prefix!r} is no folder's name", hint=hint) from None
+    if prefix and not all(_FOLDER.fullmatch(part) for part in prefix.split("/")):
+        raise UsageError(f"{url!r}: {prefix!r} is no folder's name", hint=hint)
+    if len(prefix.encode(errors="replace")) > _LONGEST:
+        raise UsageError(f"{url!r}: a folder's name has at most {_LONGEST} bytes", hint=hint)
     return bucket, prefix

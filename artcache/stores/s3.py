@@ -173,7 +173,9 @@ class S3Bucket:
                     if answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
                         raise Passing(f"{self.party.url} ignored the range that was asked for")
                     spanned(self.party, key, answer.get("ContentRange", ""), *span)
-                    limit = span[1]
+                    if length != span[1]:
+                        raise Passing(f"{self.party.url} promises {length} bytes of {span[1]}")
+                    limit = length
                 if length > limit:
                     raise OverLimit(
                         f"{self.party.url}: {key} has {length} bytes; at most {limit} are read"
@@ -317,6 +319,11 @@ class S3Bucket:
             raise denied(self.party, str(error), writing=writing) from error
         except (boto.ParamValidationError, ValueError) as error:
             raise StoreUnavailable(f"{self.party.url}: {error}", hint=ADVICE) from error
+        except RecursionError as error:  # its client follows the bucket to another region
+            raise StoreUnavailable(
+                f"{self.party.url} sends us elsewhere again and again",
+                hint="look whether a proxy or a login page answers in its place",
+            ) from error
         except (boto.BotoCoreError, boto.HTTPClientError) as error:
             raise unavailable(self.party, error) from error
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
