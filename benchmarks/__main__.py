@@ -15,12 +15,14 @@ from typing import Any
 
 from . import (
     again,
+    grow,
     hit,
     inputs,
     many,
     measure,
     page,
     peers,
+    plots,
     publish,
     race,
     rebuild,
@@ -65,6 +67,9 @@ def main() -> int:
     asked = _parser().parse_args()
     scale = inputs.choose(asked.scale)
     results = report.Results(asked.results or inputs.KEPT / "results" / scale.name)
+    if asked.grow is not None:
+        peers.use()
+        return _grow(asked.grow or list(grow.KINDS), results, asked)
     names = asked.task or [name for name in TASKS if scale.name != "tiny" or name not in NOT_TINY]
     if asked.resume:
         names = [name for name in names if not results.is_current(name)]
@@ -76,14 +81,45 @@ def main() -> int:
         result["goals_count"] = scale.name == "full"
         results.keep(name, result)
         print("\n".join(report.table(result)), flush=True)
-    document = report.document(results.all(TASKS), lacking, scale.name)
+    document = _write(results, lacking, asked)
+    done = [task for task in document["tasks"] if task["task"] in names]
+    return 0 if all(report.good(task) for task in done) else 1
+
+
+def _write(
+    results: report.Results, lacking: dict[str, str], asked: argparse.Namespace
+) -> dict[str, Any]:
+    """JSON and page of all that is kept."""
+    document = report.document(results.all(TASKS), lacking, asked.scale)
+    document["growth"] = results.all(f"grow-{kind}" for kind in grow.KINDS)
     report.write(asked.json or results.folder / "results.json", document)
     target = asked.html or results.folder / "results.html"
     target.write_text(page.html(document))
     print("\n".join(report.summary(document)))
     print(f"page: {target}")
-    done = [task for task in document["tasks"] if task["task"] in names]
-    return 0 if all(report.good(task) for task in done) else 1
+    return document
+
+
+def _grow(kinds: list[str], results: report.Results, asked: argparse.Namespace) -> int:
+    failed = 0
+    for kind in kinds:
+        _progress(f"grow: {kind}")
+        with inputs.work_folder() as work:
+            try:
+                plot = grow.KINDS[kind](work)
+            except Exception as error:
+                _say(f"grow {kind}: {error}\n{traceback.format_exc()}")
+                failed = 1
+                continue
+        _progress("")
+        results.keep(f"grow-{kind}", {**plot, "code": inputs.code()})
+        print(f"== {kind}: {plot['title']}")
+        for panel in plot["panels"]:
+            points = ", ".join(f"{plots.si(x)}: {y:.3g}" for x, y in panel["points"])
+            print(f"   {panel['title']} by {plot['x']}: {points}")
+        print("\n".join(f"   {line}" for line in plot["lines"]), flush=True)
+    _write(results, {}, asked)
+    return failed
 
 
 def _run(name: str, pairs: int) -> dict[str, Any]:
@@ -133,6 +169,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--resume", action="store_true", help="only what this code was not measured at yet"
+    )
+    parser.add_argument(
+        "--grow",
+        nargs="*",
+        choices=list(grow.KINDS),
+        metavar="KIND",
+        help="instead: how cost grows, against " + ", ".join(grow.KINDS),
     )
     parser.add_argument("--no-install", dest="install", action="store_false")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="where results are kept")

@@ -116,7 +116,8 @@ def ready(folder: Path, source: Path) -> Callable[[], None]:
     def prepare() -> None:
         gone(folder)()
         folder.mkdir()
-        os.sync()  # nobody pays for the pages of the one before
+        if inputs.scale.name != "tiny":
+            os.sync()  # nobody pays for the pages of the one before
         buffer = bytearray(1 << 18)
         for file in [path for path in source.rglob("*") if path.is_file()] or [source]:
             with file.open("rb", buffering=0) as stream:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import measure, page, plots, report
+from benchmarks import grow, measure, nine, page, plots, report
 from benchmarks.bucket import Bucket
 from benchmarks.measure import Check, Contender, Failed, Goal, Sample, Task
 from benchmarks.race import differing
@@ -166,3 +166,41 @@ def test_very_different_times_are_drawn_on_a_logarithmic_axis() -> None:
     assert isinstance(task, dict)
 
     assert "logarithmic" in plots.bars(task, "s")
+
+
+# -- growth -------------------------------------------------------------------------------
+
+
+def test_an_exponent_is_fitted_to_the_upper_half() -> None:
+    points = [(1.0, 5.0), (10.0, 5.0), (100.0, 20.0), (1_000.0, 200.0), (10_000.0, 2_000.0)]
+
+    exponent, line = grow.fitted(points)
+
+    assert exponent == pytest.approx(1.0)
+    assert line == [pytest.approx((100.0, 20.0)), pytest.approx((10_000.0, 2_000.0))]
+
+
+def test_few_notebooks_take_what_their_own_network_takes() -> None:
+    out = nine.simulate(10, nine.Fetch(100, 1e9), over=1)
+
+    assert (out.last, out.bound) == (10.0, "client")
+
+
+def test_large_artifacts_of_many_notebooks_meet_the_egress_limit() -> None:
+    fetch = nine.Fetch(10, 1e9)
+
+    out = nine.simulate(10_000, fetch, over=1)
+
+    assert out.bound == "egress"
+    assert out.last == pytest.approx(10_000 * 1e9 / 25e9, rel=0.02)
+
+
+def test_small_requests_of_many_notebooks_meet_the_request_limit_which_grows() -> None:
+    still = nine.Limits(doubling=1e12)
+
+    fixed = nine.simulate(10_000, nine.Fetch(1_000, 1e8), over=1, limits=still)
+    growing = nine.simulate(10_000, nine.Fetch(1_000, 1e8), over=1)
+
+    assert fixed.bound == growing.bound == "requests"
+    assert fixed.last == pytest.approx(10_000 * 1_000 / 5_000, rel=0.02)
+    assert growing.last < 0.7 * fixed.last
