@@ -27,18 +27,26 @@ _OURS = {
     errno.ENAMETOOLONG: "a path is too long for this file system",
 }
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KEEP_SIZE = 1
 """`FALLOC_FL_KEEP_SIZE`: a file is as long as what was written to it."""
 
 
 @contextlib.contextmanager
-def disk_errors(where: Path, *, doing: str, needed: int = 0) -> Iterator[None]:
+def disk_errors(
+    where: Path,
+    *,
+    doing: str,
+    needed: int = 0,
+    hint: str = "set ARTCACHE_DIR to a folder on another disk",
+) -> Iterator[None]:
     """Turn an OSError inside into `LocalDisk`.
 
     Args:
         where: The folder that matters; its free space is named.
         doing: What could not be done, as in "write the tree".
         needed: Bytes that it takes, if known.
+        hint: What to do if the disk is not ours; if it is full, what else to do.
     """
     try:
         yield
@@ -46,13 +54,14 @@ def disk_errors(where: Path, *, doing: str, needed: int = 0) -> Iterator[None]:
         why = _OURS.get(error.errno or 0, error.strerror or str(error))
         place = f" ({error.filename})" if error.filename else ""
         room = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
+            hint = f"free some space, or {hint}"
             room = f"; {free_bytes(where) / 1e6:.0f} MB are free" + (
                 f", {needed / 1e6:.0f} MB are needed" if needed else ""
             )
         raise LocalDisk(
             f"could not {doing} in {where}: {why}{place}{room}",
-            hint="free some space, or set ARTCACHE_DIR to a folder on another disk",
+            hint=hint,
         ) from error
 
 
@@ -91,7 +100,7 @@ def reserve(handle: int, length: int) -> None:
     # Not os.posix_fallocate: where the file system cannot, it writes to every block.
     if fallocate(handle, _KEEP_SIZE, 0, length) != 0:
         number = ctypes.get_errno()
-        if number in (errno.ENOSPC, errno.EDQUOT):
+        if number in FULL:
             raise OSError(number, os.strerror(number))
 
 

@@ -167,6 +167,12 @@ class StoreDenied(StoreUnavailable):
     code = "store-denied"
 
 
+class StoreFull(StoreUnavailable):
+    """There is no room left where the store lies."""
+
+    code = "store-full"
+
+
 class NotPublished(StoreUnavailable):
     """The write policy asks for a store that did not take, or would not take, a build."""
 

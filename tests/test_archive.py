@@ -284,8 +284,9 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path) -> None:
     with small_disk(tmp_path / "stick", 1 << 20) as stick:
         with ArchiveWriter(stick / "a.artcache") as writer:
             writer.create("v1/small", b"x" * 1000)
-            with pytest.raises(LocalDisk, match="the disk is full"):
+            with pytest.raises(LocalDisk, match="the disk is full") as full:
                 writer.create(PACK, os.urandom(2 << 20))
+            assert full.value.hint.startswith("free some space, or save it into a folder")
             assert writer.get("v1/small", limit=1000) == b"x" * 1000
         assert os.listdir(stick) == []
 

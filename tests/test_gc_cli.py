@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,6 +13,7 @@ import pytest
 from servers import make_gcs_bucket
 
 from tests.toy import Machine
+from tests.world import small_disk
 
 DAY = 86400.0
 
@@ -54,6 +56,27 @@ def test_gc_without_rules_says_that_there_is_nothing(machine: Machine) -> None:
     done = machine.run("gc")
     assert (done.code, done.out) == (0, "")
     assert done.err.startswith("nothing to remove; --max-size 5G")
+
+
+def test_a_full_store_can_be_emptied(machine: Machine, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 4 << 20) as disk:
+        store = disk / "store"
+        old = fetched(machine, "1", "--set", "NOISE=100000", "--store", str(store))
+        with contextlib.suppress(OSError), (disk / "rest").open("wb") as rest:
+            while True:
+                rest.write(bytes(4096))
+                rest.flush()
+
+        push = machine.run("push", old[:12], "--to", disk / "other")
+        assert push.code == 6
+        assert f"{disk / 'other'} is full" in push.err
+        assert "artcache gc --store" in push.err
+
+        gc = machine.run("gc", "--store", store, "--max-size", "0", "--grace", "0", "--yes")
+        assert gc.code == 0, gc.err
+        assert "start no other until it ends" in gc.err
+        assert old[:12] in gc.out
+        assert not list(store.rglob("*.pack"))
 
 
 def test_gc_of_what_is_not_there_makes_nothing(machine: Machine) -> None:

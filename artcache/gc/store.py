@@ -25,7 +25,15 @@ from typing import NamedTuple
 
 from .. import pins
 from ..cache import Cache
-from ..errors import ArtcacheError, LocalDisk, ObjectExists, ObjectNotFound, OverLimit, UsageError
+from ..errors import (
+    ArtcacheError,
+    LocalDisk,
+    ObjectExists,
+    ObjectNotFound,
+    OverLimit,
+    StoreFull,
+    UsageError,
+)
 from ..key import canonical_json
 from ..layout import PACKS, PROBES, RECENT, SIBLINGS, TRASH, WANTED, Listed, pack_name
 from ..listing import each
@@ -127,11 +135,17 @@ class _Collector:
     # -- looking --------------------------------------------------------------------------
 
     def _mark(self) -> None:
-        """Write down that a run is under way; when, the store says. A dry run writes nothing
-        and takes this machine's clock."""
-        if not self.dry_run:
-            body = {"gc": 1, "grace": int(self.rules.grace)}
+        """Write down that a run is under way; when, the store says. A dry run writes nothing,
+        a full store takes nothing: then this machine's clock counts."""
+        if self.dry_run:
+            return
+        body = {"gc": 1, "grace": int(self.rules.grace)}
+        try:
             self.store.create(f"{MARKS}/{self.run}.json", canonical_json(body))
+        except StoreFull as error:
+            self.cache.observer.warn(
+                f"{error}; this run cannot say that it is under way: start no other until it ends"
+            )
 
     def _survey(self) -> None:
         """List everything; the manifests last, so that what was seen before them is judged

@@ -15,6 +15,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -187,7 +188,7 @@ class ArchiveWriter(_Archive):
         begin = f".{self._path.name}.saving-"
         self._temporary = self._path.with_name(f"{begin}{os.getpid()}")
         self._end = 0
-        with disk_errors(self._path.parent, doing="write the archive"):
+        with self._disk():
             self._sweep(begin)
             self._file = self._temporary.open("w+b", buffering=0)
             with contextlib.suppress(OSError):  # a disk without locks keeps what was left
@@ -209,7 +210,7 @@ class ArchiveWriter(_Archive):
         if checked_name(name) in self._index:
             raise ObjectExists(f"{self.url}: {name} exists")
         begin = self._end
-        with disk_errors(self._path.parent, doing="write the archive"):
+        with self._disk():
             try:
                 size, crc = self._append(name, content)
             except BaseException:
@@ -219,9 +220,16 @@ class ArchiveWriter(_Archive):
             self._index[name] = Member(begin, size, crc, self._end)
             self._folders |= zipped.folders([name])
 
+    def _disk(self) -> AbstractContextManager[None]:
+        return disk_errors(
+            self._path.parent,
+            doing="write the archive",
+            hint="save it into a folder that is there and can be written",
+        )
+
     def finish(self) -> None:
         """Make the file whole, durable, and visible under its name. Raises `Refused`."""
-        with disk_errors(self._path.parent, doing="write the archive"):
+        with self._disk():
             self._file.seek(self._end)
             _write(self._file.fileno(), zipped.directory(self._index, self._end))
             _flush(self._file.fileno())

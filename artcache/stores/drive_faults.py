@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..errors import ArtcacheError, StoreDenied, StoreUnavailable
+from ..errors import ArtcacheError, StoreDenied, StoreFull, StoreUnavailable
 from .faults import Party, Passing, by_status, denied, seconds_of
 
 _SIGN_IN = (
@@ -42,9 +42,7 @@ def answered(
         words = f"{party.url} asks for fewer requests ({said})"
         return Passing(words, after=seconds_of(after))
     if reasons & _FULL:
-        return StoreUnavailable(
-            f"{party.url} is full for {party.identity} ({said})", hint=_room(party)
-        )
+        return StoreFull(f"{party.url} is full for {party.identity} ({said})", hint=_room(party))
     if reasons & _USED_UP:
         return StoreUnavailable(f"{party.url}: today's quota is used up ({said})")
     if "cannotDownloadAbusiveFile" in reasons:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .. import digest
-from ..disk import fsync_folder, mount_of
+from ..disk import FULL, fsync_folder, mount_of
 from ..errors import (
     ArtcacheError,
     Corrupt,
@@ -30,6 +30,7 @@ from ..errors import (
     ObjectNotFound,
     OverLimit,
     StoreDenied,
+    StoreFull,
     StoreUnavailable,
     UsageError,
 )
@@ -338,6 +339,12 @@ class PosixStore:
                     f"{self.url} cannot be {'written' if writing else 'read'}: {error.strerror}",
                     hint=f"check its permissions (ls -ld {shlex.quote(self.url)})"
                     + (f", or configure it as read-only: read:{self.url}" if writing else ""),
+                ) from error
+            if error.errno in FULL:
+                raise StoreFull(
+                    f"{self.url} is full: {error.strerror}",
+                    hint=f"see what would go: artcache gc --store {shlex.quote(self.url)}"
+                    " --max-size SIZE",
                 ) from error
             words = f"{self.url} does not answer: {error.strerror}"
             if self._mount_like and error.errno in mount.BROKEN:
