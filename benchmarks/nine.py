@@ -47,8 +47,8 @@ def simulate(
 ) -> Outcome:
     """Notebooks start evenly over `over` seconds; each bucket limit is shared fairly.
 
-    A request over the limit is answered 429 and comes again a second later, so what is left
-    of a fetch is what matters, not how often it was refused.
+    A request over the limit is answered 429 and comes again until it is served, so what is
+    left of a fetch is what matters, not how often it was refused: the best case.
     """
     waves: list[list[float]] = []  # [notebooks, part of the fetch that is left]
     done, second, reads = 0.0, 0, limits.reads
@@ -58,23 +58,17 @@ def simulate(
     while done < notebooks - 1e-6:
         if second < spread:
             waves.append([notebooks / spread, 1.0])
-        # What the notebooks could take in this second, as a part of a fetch each.
+        # All in parts of a fetch: what one notebook's network takes, and the whole bucket.
         step = limits.client / fetch.size
-        wanted = sum(count * min(step, left) for count, left in waves)
-        shares = {
-            "client": 1.0,
-            "requests": reads / max(wanted * fetch.requests, 1e-9),
-            "egress": limits.egress / max(wanted * fetch.size, 1e-9),
-        }
-        bound = min(shares, key=lambda name: shares[name])
-        share = min(shares.values())
+        most = {"requests": reads / fetch.requests, "egress": limits.egress / fetch.size}
+        tighter = min(most, key=lambda name: most[name])
+        rate = _fair(waves, most[tighter], step)
+        bound = "client" if rate == step else tighter
         held[bound] += 1
-        peak = [
-            max(peak[0], wanted * share * fetch.requests),
-            max(peak[1], wanted * share * fetch.size),
-        ]
+        passed = sum(count * min(rate, left) for count, left in waves)
+        peak = [max(peak[0], passed * fetch.requests), max(peak[1], passed * fetch.size)]
         for wave in waves:
-            wave[1] -= min(step, wave[1]) * share
+            wave[1] -= min(rate, wave[1])
         done += sum(count for count, left in waves if left <= 1e-9)
         waves = [wave for wave in waves if wave[1] > 1e-9]
         second += 1
@@ -83,6 +77,17 @@ def simulate(
         if not median and done >= notebooks / 2:
             median = float(second)
     return Outcome(median, float(second), max(held, key=lambda name: held[name]), peak[0], peak[1])
+
+
+def _fair(waves: list[list[float]], most: float, step: float) -> float:
+    """What each notebook gets in a second, at most `step`, so that all get at most `most`."""
+    count = sum(wave[0] for wave in waves)
+    for number, left in sorted(waves, key=lambda wave: wave[1]):
+        level = most / count
+        if min(step, left) >= level:
+            return min(step, level)
+        most, count = most - number * min(step, left), count - number
+    return step
 
 
 def first_limit(fetch: Fetch, limits: Limits = Limits()) -> dict[str, float]:  # noqa: B008
