@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ..errors import LocalDisk
@@ -68,13 +68,6 @@ class Body:
                 yield piece
                 moved(len(piece))
                 length -= len(piece)
-
-    async def pieces(self, moved: Moved) -> AsyncIterator[bytes]:
-        """Each is asked for when the one before it is on its way."""
-        with self.open() as file:
-            while piece := file.read(_PIECE):
-                yield piece
-                moved(len(piece))
 
 
 Going: TypeAlias = _Result | Coroutine[Any, Any, _Result]

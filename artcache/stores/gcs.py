@@ -1,9 +1,8 @@
-"""Google Cloud Storage's JSON API: reads by `wire`, all else over gcsfs's session.
+"""Google Cloud Storage's JSON API, by `wire`, on the calling thread.
 
-gcsfs knows the endpoint, the proxies and how a credential is applied. Its own
-verbs are not used: they retry for half a minute, lose the server's Retry-After,
-read a body of any size into memory, and cut uploads at a fixed boundary that an
-object's bytes may contain.
+gcsfs knows what is configured for it: `gcs_access`. Its own verbs are not used: they
+retry for half a minute, lose the server's Retry-After, read a body of any size into
+memory, and cut uploads at a fixed boundary that an object's bytes may contain.
 """
 
 from __future__ import annotations
@@ -11,30 +10,30 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
-from ..errors import Corrupt, ObjectNotFound, OverLimit
+from ..errors import ArtcacheError, Corrupt, OverLimit
 from ..store import StoredObject
-from .bucket import MARK, PART, Body, Going, Page, Read, cacheable
-from .faults import Limits, Moved, Party, Passing, by_status, spanned, unavailable
+from .bucket import MARK, PART, Body, Page, Read, cacheable
+from .faults import Limits, Moved, Party, Passing, spanned
 from .gcs_access import Access
-from .gcs_upload import Upload, refused, said_in
+from .gcs_upload import Upload, refused
 from .wire import Answer, Wire
-
-if TYPE_CHECKING:
-    import asyncio
 
 ADVICE = (
     "sign in: `gcloud auth application-default login`; in a notebook `from google.colab import"
     " auth; auth.authenticate_user()`; or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
 )
+_API = "/storage/v1"
+_MOST_SAID = 1 << 14
 _MOST_FACTS = 16 << 20
 """Bytes of an answer about objects: a page of a listing is a tenth of it."""
 
@@ -52,14 +51,12 @@ class GcsBucket:
         if self._access is None or self._pid != os.getpid():
             self._access = Access()
             self.party = Party(self.party.url, self._access.identity, ADVICE)
-            self._base = self._access.base
-            self._wire = Wire(self._base, self._limits, self.party, self._access.tls)
+            self._wire = Wire(self._access.base, self._limits, self.party, self._access.tls)
             self._pid = os.getpid()
         self._access.refresh(self.party)
 
-    def loop(self) -> asyncio.AbstractEventLoop:
-        loop: asyncio.AbstractEventLoop = self._there.filesystem().loop
-        return loop
+    def loop(self) -> NoReturn:
+        raise NotImplementedError("all verbs run on the calling thread")
 
     def abort(self) -> None:
         if self._access:
@@ -77,7 +74,8 @@ class GcsBucket:
         out: memoryview | None = None,
     ) -> Read:
         headers = {"Range": f"bytes={span[0]}-{span[0] + span[1] - 1}"} if span else {}
-        with self._get(self._object(key, base=""), key, moved, {"alt": "media"}, headers) as answer:
+        query = {"alt": "media"}
+        with self._request("GET", self._object(key), key, moved, query, headers) as answer:
             length = answer.length
             if span:
                 if answer.status != 206:
@@ -116,7 +114,7 @@ class GcsBucket:
         query = {"prefix": prefix, "maxResults": str(most), "fields": wanted}
         if token:
             query["pageToken"] = token
-        body = self._asked(f"{self._bucket('')}/o", prefix, moved, query)
+        body = self._asked(f"{_API}{self._bucket}/o", prefix, moved, query)
         found = [
             StoredObject(item["name"], int(item["size"]), _seconds(item["updated"]))
             for item in body.get("items", [])
@@ -124,26 +122,20 @@ class GcsBucket:
         ]
         return found, body.get("nextPageToken", "")
 
-    def put(self, key: str, body: Body, moved: Moved, *, over: str) -> Going[str]:
+    def put(self, key: str, body: Body, moved: Moved, *, over: str) -> str:
         if body.size <= PART:
             return self._put_whole(key, body, moved, over)
         facts = json.dumps(_facts_of(key, body)).encode()
         query = self._there.query({"uploadType": "resumable", "ifGenerationMatch": over or "0"})
-        path = f"/upload{self._bucket('/storage/v1')}/o?{urlencode(query)}"
+        path = f"/upload{_API}{self._bucket}/o?{urlencode(query)}"
         upload = Upload(self._wire, self.party, self._there.headers(), key)
         stored = self._parsed(upload.send(path, facts, body, moved))
-        if not _is_body(stored, body):
-            generation = str(stored.get("generation", ""))
-            query = self._there.query({"ifGenerationMatch": generation})
-            path = f"/storage/v1{self._object(key, base='')}?{urlencode(query)}"
-            upload.remove(path, moved)
-            raise self._other_bytes(key)
-        return str(stored["generation"])
+        return self._generation(stored, key, body, moved)
 
     def drop(self, key: str, body: Body) -> None:
         """Nothing: a session that is not finished ends by itself, and nobody pays for it."""
 
-    async def _put_whole(self, key: str, body: Body, moved: Moved, over: str) -> str:
+    def _put_whole(self, key: str, body: Body, moved: Moved, over: str) -> str:
         # One request, so that the object appears whole or not at all; with a boundary that
         # cannot be in its bytes, and the digest that the server checks before it appears.
         boundary = secrets.token_hex(16)
@@ -153,68 +145,60 @@ class GcsBucket:
             f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
         ).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
-
-        async def whole() -> AsyncIterator[bytes]:
-            yield head
-            async for piece in body.pieces(moved):
-                yield piece
-            yield tail
-
         headers = {
             "Content-Type": f'multipart/related; boundary="{boundary}"',
             "Content-Length": str(len(head) + body.size + len(tail)),
         }
-        url = f"{self._base}/upload/storage/v1/b/{quote(self.name, safe='')}/o"
-        async with self._request(
-            "POST",
-            url,
-            key,
-            headers,
-            whole(),
-            writing=True,
-            query={"uploadType": "multipart", "ifGenerationMatch": over or "0"},
-        ) as answer:
-            stored = self._parsed(await answer.read())
-        if not _is_body(stored, body):
-            with contextlib.suppress(ObjectNotFound):
-                await self.delete(key, str(stored.get("generation", "")))
-            raise self._other_bytes(key)
-        return str(stored["generation"])
+        whole = itertools.chain([head], body.part(0, body.size, moved), [tail])
+        query = {"uploadType": "multipart", "ifGenerationMatch": over or "0"}
+        path = f"/upload{_API}{self._bucket}/o"
+        with self._request("POST", path, key, moved, query, headers, whole) as answer:
+            stored = self._parsed(answer.read(_MOST_FACTS))
+        return self._generation(stored, key, body, moved)
 
-    async def delete(self, key: str, version: str = "") -> None:
-        query = {"ifGenerationMatch": version} if version else {}
-        async with self._request("DELETE", self._object(key), key, writing=True, query=query):
-            return
+    def _generation(self, stored: dict[str, Any], key: str, body: Body, moved: Moved) -> str:
+        """Of the object that the server says it stored, if it is the right one."""
+        generation = str(stored.get("generation", ""))
+        md5 = base64.b64encode(body.md5).decode()
+        if (stored.get("size"), stored.get("md5Hash", md5)) == (str(body.size), md5):
+            return generation
+        with contextlib.suppress(ArtcacheError):
+            self._delete(key, moved, {"ifGenerationMatch": generation})
+        raise Passing(f"{self.party.url} stored other bytes of {key} than were sent")
 
-    async def copy(self, key: str, to: str) -> None:
-        url = f"{self._object(key)}/rewriteTo{self._object(to, base='')}"
+    def delete(self, key: str) -> None:
+        self._delete(key, Moved(), {})
+
+    def _delete(self, key: str, moved: Moved, query: dict[str, str]) -> None:
+        with self._request("DELETE", self._object(key), key, moved, query) as answer:
+            answer.read(_MOST_SAID)
+
+    def copy(self, key: str, to: str) -> None:
+        path = f"{self._object(key)}/rewriteTo{self._object(to, top='')}"
         query: dict[str, str] = {}
         while True:  # a large object takes several turns
-            async with self._request("POST", url, key, writing=True, query=query) as answer:
-                body = self._parsed(await answer.read())
+            headers = {"Content-Length": "0"}
+            with self._request("POST", path, key, Moved(), query, headers) as answer:
+                body = self._parsed(answer.read(_MOST_FACTS))
             if body.get("done", True):
                 return
             query = {"rewriteToken": body["rewriteToken"]}
 
     # -- inside ---------------------------------------------------------------------------
 
-    def _bucket(self, base: str | None = None) -> str:
-        top = f"{self._base}/storage/v1" if base is None else base
-        return f"{top}/b/{quote(self.name, safe='')}"
+    @property
+    def _bucket(self) -> str:
+        return f"/b/{quote(self.name, safe='')}"
 
-    def _object(self, key: str, base: str | None = None) -> str:
-        return f"{self._bucket(base)}/o/{quote(key, safe='')}"
+    def _object(self, key: str, top: str = _API) -> str:
+        return f"{top}{self._bucket}/o/{quote(key, safe='')}"
 
     def _facts(self, key: str, moved: Moved) -> dict[str, Any]:
-        query = {"fields": "size,generation,metadata"}
-        return self._asked(self._object(key, base=""), key, moved, query)
+        return self._asked(self._object(key), key, moved, {"fields": "size,generation,metadata"})
 
     def _asked(self, path: str, key: str, moved: Moved, query: dict[str, str]) -> dict[str, Any]:
-        with self._get(path, key, moved, query, {}) as answer:
+        with self._request("GET", path, key, moved, query) as answer:
             return self._parsed(answer.read(_MOST_FACTS))
-
-    def _other_bytes(self, key: str) -> Passing:
-        return Passing(f"{self.party.url} stored other bytes of {key} than were sent")
 
     def _parsed(self, data: bytes) -> dict[str, Any]:
         try:
@@ -231,61 +215,24 @@ class GcsBucket:
         return self._access
 
     @contextlib.contextmanager
-    def _get(
-        self, path: str, key: str, moved: Moved, query: dict[str, str], headers: dict[str, str]
-    ) -> Iterator[Answer]:
-        """One attempt, on this thread; its answer, if it is a good one."""
-        there = self._there
-        path = f"/storage/v1{path}?{urlencode(there.query(query))}"
-        with self._wire.ask("GET", path, {**there.headers(), **headers}, moved) as answer:
-            if answer.status not in (200, 206):
-                raise refused(self.party, key, answer)
-            yield answer
-
-    @contextlib.asynccontextmanager
-    async def _request(
+    def _request(
         self,
         method: str,
-        url: str,
+        path: str,
         key: str,
-        headers: dict[str, str] | None = None,
-        data: AsyncIterator[bytes] | None = None,
-        *,
-        writing: bool = False,
-        query: Mapping[str, str] = MappingProxyType({}),
-    ) -> AsyncIterator[Any]:
+        moved: Moved,
+        query: dict[str, str],
+        headers: Mapping[str, str] = MappingProxyType({}),
+        body: Iterable[bytes] = (),
+    ) -> Iterator[Answer]:
         """One attempt; its answer, if it is a good one."""
-        import asyncio
-
-        import aiohttp
-        from yarl import URL
-
-        there, limits = self._there, self._limits
-        session = await there.filesystem()._set_session()
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            connect=limits.connect,
-            sock_connect=limits.connect,
-            sock_read=limits.stall,
-        )
-        try:
-            async with session.request(
-                method,
-                URL(url, encoded=True),
-                params=there.query(dict(query)),
-                headers={**there.headers(), **(headers or {})},
-                data=data,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as answer:
-                if answer.status not in (200, 204, 206):
-                    said = said_in((await answer.content.read(1 << 14)).decode(errors="replace"))
-                    after = answer.headers.get("Retry-After")
-                    status = answer.status
-                    raise by_status(self.party, key, status, said, after=after, writing=writing)
-                yield answer
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise unavailable(self.party, error) from error
+        there = self._there
+        path = f"{path}?{urlencode(there.query(query))}"
+        headers = {**there.headers(), **headers}
+        with self._wire.ask(method, path, headers, moved, body) as answer:
+            if answer.status not in (200, 204, 206):
+                raise refused(self.party, key, answer, writing=method != "GET")
+            yield answer
 
     def _check_md5(self, hashes: list[str], key: str, data: bytes) -> None:
         """A wrong byte on the way is not to be taken for a wrong object."""
@@ -304,11 +251,6 @@ def _facts_of(key: str, body: Body) -> dict[str, Any]:
         "cacheControl": cacheable(key),
         "metadata": {MARK: body.mark},
     }
-
-
-def _is_body(stored: dict[str, Any], body: Body) -> bool:
-    md5 = base64.b64encode(body.md5).decode()
-    return (stored.get("size"), stored.get("md5Hash", md5)) == (str(body.size), md5)
 
 
 def _seconds(updated: str) -> float:

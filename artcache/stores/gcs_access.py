@@ -1,7 +1,7 @@
 """Where Cloud Storage is and as whom we speak to it. For `gcs`.
 
 gcsfs knows that too, and takes half a second to import: it is asked where something is
-configured for it, and where an event loop is needed.
+configured for it.
 """
 
 from __future__ import annotations
@@ -29,20 +29,15 @@ class Access:
         self.tls: ssl.SSLContext | None = None
         """None: the machine's certificates, and none of our own."""
         if _is_configured():
-            self._follow(self.filesystem())
+            self._fs = self._connected()
+            self._follow(self._fs)
         else:
             self._login = Login.find(_SCOPE)
             self.identity = self._login.identity
 
-    def filesystem(self) -> Any:
-        """gcsfs's, with its event loop and session."""
-        if self._fs is None:
-            self._fs = self._connected()
-        return self._fs
-
     def _follow(self, fs: Any) -> None:
         self.base = fs._location.rstrip("/")
-        if fs._use_client_cert and self.base.startswith("https://"):
+        if getattr(fs, "_use_client_cert", False) and self.base.startswith("https://"):
             from gcsfs.core import _client_cert_ssl_context
 
             self.tls = _client_cert_ssl_context()
@@ -61,13 +56,11 @@ class Access:
             "access": "read_write",
             "use_listings_cache": False,
             "skip_instance_cache": True,
-            "session_kwargs": {"trust_env": True},
         }
         if "token" in configured:
             self.identity = "the token in fsspec's configuration"
         else:
-            if self._login is None:
-                self._login = Login.find(_SCOPE)
+            self._login = Login.find(_SCOPE)
             self.identity = self._login.identity
             options["token"] = self._login.credentials or "anon"
         return gcsfs.core.GCSFileSystem(**options)

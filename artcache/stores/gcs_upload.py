@@ -51,14 +51,6 @@ class Upload:
         body.session = ""
         return stored
 
-    def remove(self, path: str, moved: Moved) -> None:
-        """Delete the object that was stored, if it can be done."""
-        with (
-            contextlib.suppress(ArtcacheError),
-            self._wire.ask("DELETE", path, self._headers, moved) as answer,
-        ):
-            answer.read(1 << 14)
-
     def _begin(self, path: str, facts: bytes, body: Body, moved: Moved) -> None:
         body.stored = 0
         headers = {
@@ -111,12 +103,12 @@ class Upload:
 
 def refused(party: Party, key: str, answer: Answer, *, writing: bool = False) -> ArtcacheError:
     """The error for an answer that is none of the wanted ones."""
-    said = said_in(answer.read(1 << 14).decode(errors="replace"))
+    said = _said(answer.read(1 << 14).decode(errors="replace"))
     after = answer.headers.get("Retry-After")
     return by_status(party, key, answer.status, said, after=after, writing=writing)
 
 
-def said_in(text: str) -> str:
+def _said(text: str) -> str:
     """The message in an error's body, which is JSON, or text, or a page of somebody's proxy."""
     with contextlib.suppress(ValueError, TypeError, KeyError):
         return str(json.loads(text)["error"]["message"])

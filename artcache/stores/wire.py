@@ -173,7 +173,13 @@ class Wire:
             headers = {**_authorization(self._proxy), **headers}
         headers = {"Accept-Encoding": "identity", **headers}
         pieces = self._in_time(body) if "Content-Length" in headers else None
-        connection.request(method, target, pieces, headers)
+        try:
+            connection.request(method, target, pieces, headers)
+        except ConnectionError as error:
+            # The server may have answered before it had read all.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return Answer(connection.getresponse(), self._limits, moved)
+            raise error from None
         return Answer(connection.getresponse(), self._limits, moved)
 
     def _in_time(self, body: Iterable[bytes]) -> Iterator[bytes]:
