@@ -77,6 +77,18 @@ def test_one_that_the_server_closed_meanwhile_is_replaced_without_a_word() -> No
         assert [read(wire), read(wire)] == [b"hello", b"hello"]
 
 
+def test_what_cannot_be_sent_twice_never_meets_an_old_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with scripted([OK], [OK, OK]) as server:
+        wire = Wire(f"http://{server.host}", QUICK, PARTY)
+        read(wire)
+        monkeypatch.setattr("artcache.stores.wire._FRESH", 0.0)
+        with wire.ask("DELETE", "/object", {}, Moved()) as answer:
+            assert answer.read(10) == b"hello"
+        read(wire)
+
+
 def test_an_answer_that_was_not_read_to_its_end_costs_the_connection() -> None:
     with scripted([OK], [OK]) as server:
         wire = Wire(f"http://{server.host}", QUICK, PARTY)

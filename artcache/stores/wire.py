@@ -13,6 +13,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -22,6 +23,9 @@ from .faults import Limits, Moved, Party, Watch, unavailable
 
 _PIECE = 1 << 20
 """Bytes asked of a connection at once."""
+_FRESH = 20.0
+"""Seconds for which a kept connection is used for more than a GET: a server that closed it in
+the meantime tells nobody, and what is not a GET is not simply sent again."""
 _GONE = (http.client.RemoteDisconnected, ConnectionError)
 
 
@@ -95,7 +99,8 @@ class Wire:
         self._limits, self._party = limits, party
         self._tls = tls
         self._proxy = _proxy_of(parts.scheme, parts.netloc)
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[tuple[float, http.client.HTTPConnection]] = []
+        """Since when, and which."""
         self._busy: set[http.client.HTTPConnection] = set()
         self._lock = threading.Lock()
         weakref.finalize(self, _close, self._idle)
@@ -115,10 +120,7 @@ class Wire:
             body: In pieces, each of which must be on its way in a stall's time. The headers
                 tell its length.
         """
-        with self._lock:
-            kept = bool(self._idle)
-            connection = self._idle.pop() if kept else self._new()
-            self._busy.add(connection)
+        kept, connection = self._connection(method)
         answer = None
         try:
             try:
@@ -138,7 +140,7 @@ class Wire:
             with self._lock:
                 self._busy.discard(connection)
                 if good:
-                    self._idle.append(connection)
+                    self._idle.append((time.monotonic(), connection))
             if not good:
                 connection.close()
 
@@ -152,6 +154,16 @@ class Wire:
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     # -- inside ---------------------------------------------------------------------------
+
+    def _connection(self, method: str) -> tuple[bool, http.client.HTTPConnection]:
+        """One to use, and whether it was used before."""
+        with self._lock:
+            since, connection = self._idle.pop() if self._idle else (0.0, self._new())
+            if since and method != "GET" and time.monotonic() - since > _FRESH:
+                connection.close()
+                since, connection = 0.0, self._new()
+            self._busy.add(connection)
+            return bool(since), connection
 
     def _ask(
         self,
@@ -201,8 +213,8 @@ class Wire:
         return connection
 
 
-def _close(connections: list[http.client.HTTPConnection]) -> None:
-    for connection in connections:
+def _close(idle: list[tuple[float, http.client.HTTPConnection]]) -> None:
+    for _, connection in idle:
         connection.close()
 
 
