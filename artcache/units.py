@@ -6,7 +6,8 @@ import re
 
 from .errors import UsageError
 
-DAY = 86400.0
+HOUR = 3600.0
+DAY = 24 * HOUR
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _AGES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY, "y": 365 * DAY}
@@ -49,6 +50,14 @@ def human_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def human_age(seconds: float) -> str:
+    """`5 min`, `3 h`, `12 d`."""
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def human_seconds(seconds: float) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 import artcache
 from artcache import pins
+from artcache.disk import reserve
 from artcache.errors import UsageError
 from artcache.gc import HOME_GRACE, Item, Removal, Rules, doomed, home
 from artcache.home import Entry, Home
@@ -248,8 +249,21 @@ def test_litter_goes_when_it_is_old(
 
     room.file(name, goes)
     (removed,) = room.collect()
-    assert (removed.kind, removed.size) == (kind, 100)
+    assert removed.kind == kind
+    assert removed.size == 100 or (kind == "partial" and removed.size > 100)  # whole blocks
     assert not path.exists()
+
+
+def test_the_room_that_was_set_aside_for_a_cut_restore_counts(room: Room) -> None:
+    path = room.file("partial/thing.0a/tree/big", 2)
+    with path.open("r+b") as file:
+        reserve(file.fileno(), 8 << 20)
+    if path.stat().st_blocks * 512 < 8 << 20:
+        pytest.skip("no room can be set aside on this disk")
+    os.utime(path, (time.time() - 2 * DAY,) * 2)
+
+    (removed,) = room.collect(Rules(max_size=1 << 20, grace=0))
+    assert (removed.kind, removed.size >= 8 << 20) == ("partial", True)
 
 
 def test_a_broken_tree_is_kept_a_month_for_whoever_looks_for_it(room: Room) -> None:

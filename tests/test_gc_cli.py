@@ -79,6 +79,26 @@ def test_a_full_store_can_be_emptied(machine: Machine, tmp_path: Path) -> None:
         assert not list(store.rglob("*.pack"))
 
 
+def test_a_store_that_does_not_answer_holds_the_next_one_up_in_nothing(machine: Machine) -> None:
+    hash_ = fetched(machine, "1", "--store", "store")
+    silent = "gs://bucket/folder"
+
+    done = machine.run(
+        "gc", "--store", silent, "--store", "store", "--max-size", "0", "--yes",
+        STORAGE_EMULATOR_HOST="http://127.0.0.1:9",
+    )  # fmt: skip
+    assert done.code == 6
+    assert f"removed artifact toy {hash_[:12]}" in done.out
+    assert f"{silent} could not be collected" in done.err
+
+
+def test_rm_takes_it_out_of_a_store_that_nobody_configured(machine: Machine) -> None:
+    fetched(machine, "1", "--store", "store")
+
+    assert machine.run("rm", "toy", "--ref", "1", "--from", "store").code == 0
+    assert [row["where"] for row in listed(machine, "--store", "store")] == ["home"]
+
+
 def test_gc_of_what_is_not_there_makes_nothing(machine: Machine) -> None:
     assert machine.run("gc", "--max-size", "0").err == "nothing to remove\n"
     assert not machine.home.exists()

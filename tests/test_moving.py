@@ -233,7 +233,8 @@ def test_a_damaged_pack_is_not_pulled_and_the_others_are(bench: Bench) -> None:
     store, cache = MemoryStore(), bench.cache("a")
     bench.built(cache, "1", "2")
     bench.push(cache, store)
-    pack = next(name for name in shows(store) if name.endswith(".pack"))
+    packs = [name for name in shows(store) if name.endswith(".pack")]
+    pack = min(packs, key=lambda name: len(store.objects[name]))  # the other one is shared
     store.objects[pack] = bytes(len(store.objects[pack]))
 
     other = bench.cache("b")
@@ -620,6 +621,38 @@ def test_what_cannot_be_saved_is_left_out_and_said(machine: Machine) -> None:
     assert not (machine.work / "b.artcache").exists()
 
 
+def test_one_failure_is_told_once(machine: Machine) -> None:
+    machine.run("fetch", "toy")
+    (machine.work / "file").touch()
+
+    done = machine.run("push", "toy", "--to", "file/store")
+    assert (done.code, done.err.count("Not a directory")) == (6, 1)
+
+
+@pytest.mark.parametrize(
+    "words", [("push", "--to", "a", "--to", "b"), ("pull", "--from", "a", "--from", "b")]
+)
+def test_two_targets_are_not_one_in_silence(machine: Machine, words: tuple[str, ...]) -> None:
+    done = machine.run(words[0], "--all", *words[1:])
+    assert done.code == 2
+    assert f"{words[1]} names one store" in done.err
+
+
+def test_a_store_that_holds_nothing_is_named(machine: Machine) -> None:
+    """So that a typing error in its URL is seen."""
+    words = {
+        ("pull", "--all", "--from", "typo"): "nothing to be pulled from typo",
+        ("ls", "--store", "typo"): "nothing yet in the home, typo",
+        ("wanted", "--store", "typo"): "nothing is wanted in typo",
+        ("build", "--wanted", "--store", "typo"): "nothing is wanted in typo",
+        ("wanted",): "no store is configured",
+    }
+    for command, told in words.items():
+        done = machine.run(*command)
+        assert (done.code, told in done.err) == (0, True), done.err
+    assert not (machine.work / "typo").exists()
+
+
 def test_through_a_pipe(machine: Machine) -> None:
     machine.run("fetch", "toy", "--set", "SIZE=3000000")
     machine.run("save", "a.artcache", "--all")
@@ -628,7 +661,7 @@ def test_through_a_pipe(machine: Machine) -> None:
         env=machine.env, cwd=machine.work, capture_output=True, check=True,
     )  # fmt: skip
     assert piped.stdout == (machine.work / "a.artcache").read_bytes()
-    assert b"saved" in piped.stderr
+    assert b"saved in stdout" in piped.stderr
     done = subprocess.run(
         machine.command("restore", "-", "--json"),
         env={**machine.env, "ARTCACHE_DIR": str(machine.folder / "away")},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from artcache.errors import UsageError
+from artcache.errors import StoreUnavailable, UsageError
 
 from .options import Session, asking, common
 from .output import human_size
@@ -58,6 +58,10 @@ def gc_command(
             session.output.row({"place": place, **_row(removal)}, of="removed")
     asked = bool(max_size or older_than or keep_last)
     _summary(session, count, freed, later, dry_run=dry_run, asked=asked)
+    if silent := [tier.url for tier in cache.tiers if tier.down]:
+        raise StoreUnavailable(
+            f"{', '.join(silent)} could not be collected", hint="its warning says why"
+        )
     session.output.last_row(of="removed", dry_run=dry_run, freed=freed, later=later)
 
 
@@ -93,8 +97,13 @@ def _collect(
     if not dry_run:
         places_of(cache, stores=True)
     for tier in cache.tiers:
-        for removal in store.collect(cache, tier, rules, dry_run=dry_run):
-            yield tier.url, removal
+        try:
+            for removal in store.collect(cache, tier, rules, dry_run=dry_run):
+                yield tier.url, removal
+        except StoreUnavailable as error:
+            if len(cache.tiers) == 1:
+                raise
+            cache.give_up(tier, error)
         cache.tell_problems(tier)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from artcache.errors import ArtcacheError
+from artcache.units import human_age as human_age
 from artcache.units import human_seconds as human_seconds
 from artcache.units import human_size as human_size
 
@@ -192,11 +193,3 @@ def _traceback() -> None:
     import traceback
 
     traceback.print_exc(file=sys.stderr)
-
-
-def human_age(seconds: float) -> str:
-    """`5 min`, `3 h`, `12 d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"

@@ -52,8 +52,13 @@ def ls_command(session: Session, recipe: str | None, limit: int | None) -> None:
                     row.where,
                 )
             )
+        readers = cache.readers()
+        for tier in readers:
+            if not tier.repository.store.traits.lists:
+                session.output.note(f"{tier.url} cannot be listed; `artcache explain` asks it")
     if not count:
-        session.output.note("nothing yet: `artcache fetch darknet` makes the first")
+        where = ", ".join(["the home", *(tier.url for tier in readers)])
+        session.output.note(f"nothing yet in {where}: `artcache fetch darknet` makes the first")
     session.output.last_row()
 
 
@@ -107,7 +112,7 @@ def _print_info(output: Output, manifest: Manifest, found: list[Row]) -> None:
 
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(inner)}" for name, inner in sorted(value.items()))
+        return ", ".join(f"{name} {_flat(inner)}" for name, inner in sorted(value.items()) if inner)
     return ", ".join(map(_flat, value)) if isinstance(value, list) else str(value)
 
 
@@ -178,6 +183,10 @@ def rm_command(session: Session, target: str, request: Request, where: str | Non
 
     removed: list[str] = []
     with session.cache() as cache:
+        if where and where not in ("home", "all"):
+            tier = cache.tier(where)
+            where = tier.url
+            cache.tiers = [tier, *(other for other in cache.tiers if other is not tier)]
         found = matching(cache, target, request)
         chosen = [row for row in found if where == "all" or row.where == (where or "home")]
         if not chosen:

@@ -102,15 +102,24 @@ def _choosing(function: _F) -> _F:
     return with_options(function, wrapper, options)
 
 
+def _one(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> str | None:
+    """What an option says that click would else take the last of, in silence."""
+    if len(given) > 1:
+        raise UsageError(f"{param.opts[0]} names one store", hint="run it once for each")
+    return given[0] if given else None
+
+
+def _store_option(name: str, variable: str, help: str) -> Callable[[_F], _F]:
+    return click.option(name, variable, metavar="URL", multiple=True, callback=_one, help=help)
+
+
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
-_from = click.option(
-    "--from", "origin", metavar="URL", help="Copy from this store instead of from the home."
-)
+_from = _store_option("--from", "origin", "Copy from this store instead of from the home.")
 
 
 @click.command("push")
 @_choosing
-@click.option("--to", "target", metavar="URL", help="The store; default: the first configured.")
+@_store_option("--to", "target", "The store; default: the first configured.")
 @_from
 @_dry_run
 @common
@@ -126,12 +135,13 @@ def push_command(
         if not to.writes:
             raise UsageError(f"{to.url} is configured as read-only", hint="name another with --to")
         chosen = choice.among(cache, [cache.tier(origin) if origin else None])
-        return _tell(session, push(cache, chosen, to, dry_run=dry_run))
+        moves = push(cache, chosen, to, dry_run=dry_run)
+        return _tell(session, moves, len(chosen), origin or "the home")
 
 
 @click.command("pull")
 @_choosing
-@click.option("--from", "origin", metavar="URL", help="The store; default: the configured ones.")
+@_store_option("--from", "origin", "The store; default: the configured ones.")
 @_dry_run
 @common
 def pull_command(session: Session, choice: _Choice, origin: str | None, dry_run: bool) -> int:
@@ -143,7 +153,8 @@ def pull_command(session: Session, choice: _Choice, origin: str | None, dry_run:
         places = [cache.tier(origin)] if origin else cache.readers()
         _first(places, "--from URL")
         chosen = choice.among(cache, places, here=True)
-        return _tell(session, pull(cache, chosen, dry_run=dry_run))
+        where = ", ".join(place.url for place in places)
+        return _tell(session, pull(cache, chosen, dry_run=dry_run), len(chosen), where)
 
 
 @click.command("save")
@@ -169,8 +180,9 @@ def save_command(
         chosen = choice.among(cache, [cache.tier(origin) if origin else None])
         if not chosen:
             raise UsageError(f"there is nothing to save in {origin or 'the home'}")
+        moves = save(cache, chosen, path, overwrite=force, name="stdout" if file == "-" else "")
         say = session.output.note if file == "-" else None
-        code = _tell(session, save(cache, chosen, path, overwrite=force), say)
+        code = _tell(session, moves, len(chosen), say=say)
     if file != "-" and not file.endswith(".artcache"):
         session.output.note(f"named *.artcache it could be used in place: --store {file}.artcache")
     return code
@@ -190,7 +202,7 @@ def restore_command(session: Session, file: str, choice: _Choice, dry_run: bool)
         choice.check()
     with session.cache() as cache, _readable(cache, file) as path:
         chosen = choice.among(cache, [open_archive(path)], here=True)
-        return _tell(session, pull(cache, chosen, dry_run=dry_run))
+        return _tell(session, pull(cache, chosen, dry_run=dry_run), len(chosen), file)
 
 
 def _writable(cache: Cache) -> list[Tier]:
@@ -245,21 +257,31 @@ def _readable(cache: Cache, file: str) -> Iterator[Path]:
 
 
 def _tell(
-    session: Session, moves: Iterable[Moved], say: Callable[[str], None] | None = None
+    session: Session,
+    moves: Iterable[Moved],
+    count: int,
+    where: str = "",
+    *,
+    say: Callable[[str], None] | None = None,
 ) -> int:
-    """Say what became of each, and of all. Returns the exit code."""
+    """Say what became of each, and of all. Returns the exit code.
+
+    Args:
+        count: How many were chosen.
+        where: Where they were looked for.
+    """
     output = session.output
     say = say or output.text
     done = []
     for moved in moves:
         done.append(moved)
         name = f"{moved.key.hash[:12]} {moved.key.recipe}"
-        if moved.error:
-            output.warn(f"{name}: {moved.error}")
-        else:
+        if not moved.error:
             say(f"{name}: {_words(moved, output.command)}")
+        elif count > 1:  # else it is the command's
+            output.warn(f"{name}: {moved.error}")
     if len(done) != 1:
-        output.note(_summary(done, output.command))
+        output.note(_summary(done, output.command) + (f" from {where}" if not done else ""))
     rows = [_row(moved) for moved in done]
     failed = [moved.error for moved in done if moved.error]
     if not failed:

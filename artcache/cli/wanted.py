@@ -41,9 +41,9 @@ def wanted_command(session: Session, target: str | None, drops: bool) -> None:
                 session.output.warn(f"{wanted.tier.url}: {wanted.name}: {wanted.problem}")
             if drops:
                 drop(wanted)
-    if not found:
-        session.output.note("nothing is wanted")
-    elif drops:
+        if not found:
+            _tell_none(session.output, cache)
+    if found and drops:
         session.output.note(f"{len(found)} taken off the list")
     session.output.result([_row(wanted) for wanted in found])
 
@@ -109,6 +109,8 @@ def build_wanted(
         for wanted in list(listed(cache, recipe)):
             done.append(fulfil(cache, wanted, any_source=any_source))
             _tell(session.output, done[-1])
+        if not done:
+            _tell_none(session.output, cache)
     failed = [one for one in done if one.outcome == "failed"]
     if failed:
         raise BuildFailed(
@@ -116,9 +118,14 @@ def build_wanted(
             + "; ".join(f"{one.wanted.hash[:12]}: {one.reason}" for one in failed),
             hint="their records stay; `artcache wanted` lists them, --drop takes them off",
         )
-    if not done:
-        session.output.note("nothing is wanted")
     session.output.result([_told(one) for one in done])
+
+
+def _tell_none(output: Output, cache: Any) -> None:
+    if not cache.tiers:
+        output.note("nothing is wanted: no store is configured, see --store")
+    elif readers := cache.readers():  # of the others a warning told
+        output.note(f"nothing is wanted in {', '.join(tier.url for tier in readers)}")
 
 
 def _tell(output: Output, one: Fulfilled) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from ..errors import UsageError
-from ..units import DAY
+from ..units import DAY, HOUR, human_age, human_size
 
-HOUR = 3600.0
 STORE_GRACE = DAY
 """Seconds in which another machine may be at work with what it found."""
 HOME_GRACE = HOUR
@@ -92,14 +91,6 @@ def doomed(
         if rules.only_last:
             yield item, f"{rules.keep_last} newer of {item.recipe} stay"
         elif rules.older_than is not None and age >= rules.older_than:
-            yield item, f"older than {ago(rules.older_than)}"
+            yield item, f"older than {human_age(rules.older_than)}"
         elif rules.max_size is not None and (present := total()) > rules.max_size:
-            yield item, f"{present / 1e6:,.1f} MB are over {rules.max_size / 1e6:,.1f} MB"
-
-
-def ago(seconds: float) -> str:
-    """`5 min`, `3 h`, `12 d`."""
-    for size, unit in ((DAY, "d"), (HOUR, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+            yield item, f"{human_size(present)} are over {human_size(rules.max_size)}"

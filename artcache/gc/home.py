@@ -19,8 +19,8 @@ from ..errors import Busy, Corrupt
 from ..home import SUPPLIED, Entry, Home
 from ..memory import ALIAS_SECONDS
 from ..partial import KEPT as PARTIAL_KEPT
-from ..units import DAY
-from . import KEPT_LITTER, Item, Removal, Rules, ago, doomed
+from ..units import DAY, human_age
+from . import KEPT_LITTER, Item, Removal, Rules, doomed
 
 
 class _Left(NamedTuple):
@@ -114,7 +114,7 @@ class _Collector:
         removal = Removal(
             "artifact",
             f"{item.recipe} {item.hash[:12]}",
-            f"{why}; last used {ago(self.now - item.when)} ago",
+            f"{why}; last used {human_age(self.now - item.when)} ago",
             item.size,
             recipe=item.recipe,
             hash=item.hash,
@@ -151,7 +151,7 @@ class _Collector:
     def _old(self, folder: str, kind: str, kept: float) -> Iterator[Removal]:
         for left in _files(self.home.folder(folder)):
             if (age := self.now - left.modified) >= kept:
-                yield self._remove(kind, left, f"{ago(age)} old")
+                yield self._remove(kind, left, f"{human_age(age)} old")
 
     def _spares(self) -> Iterator[_Spare]:
         for left in _children(self.home.folder("quarantine")):
@@ -161,6 +161,7 @@ class _Collector:
         for left in _files(self.home.folder("downloads")):
             yield _Spare("download", left, KEPT_LITTER)
         for left in _children(self.home.folder("partial")):
+            left = left._replace(size=_allocated(left.path))
             yield _Spare("partial", left, PARTIAL_KEPT)
 
     def _remove_spares(self, spares: list[_Spare]) -> Iterator[Removal]:
@@ -171,7 +172,7 @@ class _Collector:
             over = self.rules.max_size is not None and self.total > self.rules.max_size
             if age >= self.rules.grace and (age >= min(kept, asked) or over) and _free(left.path):
                 self.total -= left.size
-                yield self._remove(kind, left, f"not used for {ago(age)}")
+                yield self._remove(kind, left, f"not used for {human_age(age)}")
 
     def _locks(self) -> Iterator[Removal]:
         for left in _files(self.home.folder("locks")):
@@ -214,6 +215,17 @@ def _files(folder: Path) -> Iterator[_Left]:
                 path = Path(top, name)
                 found = path.lstat()
                 yield _Left(path, found.st_size, max(found.st_mtime, found.st_atime))
+
+
+def _allocated(folder: Path) -> int:
+    """Bytes on the disk: more than were written where room was set aside (`disk.reserve`)."""
+    found = (Path(top, name) for top, _, names in os.walk(folder) for name in names)
+    total = 0
+    for path in found:
+        with contextlib.suppress(OSError):
+            facts = path.lstat()
+            total += max(facts.st_size, 512 * facts.st_blocks)
+    return total
 
 
 def _free(path: Path) -> bool:

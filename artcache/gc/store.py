@@ -40,8 +40,8 @@ from ..listing import each
 from ..manifest import MAX_BYTES
 from ..store import Littered, StoredObject
 from ..tier import Tier
-from ..units import DAY
-from . import KEPT_LITTER, Removal, Rules, ago, doomed
+from ..units import DAY, human_age
+from . import KEPT_LITTER, Removal, Rules, doomed
 from .ledger import Dropped, Ledger, Pack, Trashed
 
 MARKS = "v1/gc"
@@ -216,7 +216,7 @@ class _Collector:
             yield Removal(
                 "artifact",
                 f"{item.recipe} {item.hash[:12]}",
-                f"{one.why}; made {ago(self.now - item.when)} ago",
+                f"{one.why}; made {human_age(self.now - item.when)} ago",
                 one.size + (one.pack_bytes if at_once else 0),
                 0 if at_once else one.pack_bytes,
                 item.recipe,
@@ -242,7 +242,7 @@ class _Collector:
             if name and not self.dry_run:
                 self.ledger.moved(pack.blake3, name)
             if name and not pack.dropped:  # else it was told with its artifact
-                why = f"no manifest names it, {ago(self.now - pack.modified)} old"
+                why = f"no manifest names it, {human_age(self.now - pack.modified)} old"
                 sizes = (pack.size, 0) if at_once else (0, pack.size)
                 yield Removal("pack", pack_name(pack.blake3), why, *sizes)
         if self.dry_run:
@@ -286,7 +286,9 @@ class _Collector:
                 if not self.dry_run:
                     self._bring_back(one.blake3, one.name)
             elif age >= self.rules.grace and not self.unreadable:
-                yield Removal("trash", one.name, f"no manifest named it for {ago(age)}", one.size)
+                yield Removal(
+                    "trash", one.name, f"no manifest named it for {human_age(age)}", one.size
+                )
 
     # -- litter ---------------------------------------------------------------------------
 
@@ -309,10 +311,10 @@ class _Collector:
         for folder, kind, kept in _OLD:
             for found in self.store.list(folder):
                 if (age := self.now - found.modified) >= max(kept, self.rules.grace):
-                    yield Removal(kind, found.name, f"{ago(age)} old", found.size)
+                    yield Removal(kind, found.name, f"{human_age(age)} old", found.size)
         for run, since in self.others.items():
             if (age := self.now - since) >= max(DAY, self.rules.grace):
-                why = f"a run that did not end, {ago(age)} ago"
+                why = f"a run that did not end, {human_age(age)} ago"
                 yield Removal("mark", f"{MARKS}/{run}.json", why)
         for found, blake3 in self.doubles:
             if found.modified <= grace and self.ledger.is_stored(blake3):
@@ -331,7 +333,7 @@ class _Collector:
             if (age := self.now - found.modified) >= max(self.rules.grace, _SHORT):
                 if not self.dry_run:
                     self.store.discard(found.name)
-                why = f"whoever wrote it ended {ago(age)} ago"
+                why = f"whoever wrote it ended {human_age(age)} ago"
                 yield Removal("temporary", found.name, why, found.size)
 
     def _tell_lacking(self) -> None:

@@ -20,11 +20,19 @@ _CREATED = "1980-01-01T00:00:00Z"
 
 
 def save(
-    cache: Cache, chosen: Sequence[Chosen], file: Path, *, overwrite: bool = False
+    cache: Cache,
+    chosen: Sequence[Chosen],
+    file: Path,
+    *,
+    overwrite: bool = False,
+    name: str = "",
 ) -> Iterator[Moved]:
     """Write artifacts of the home or a store into an archive.
 
     The file appears when the last one is in it; without any that fits there is none.
+
+    Args:
+        name: What the file is called towards the user; default: its path.
 
     Raises:
         Refused: the file exists and is not to be overwritten.
@@ -34,7 +42,7 @@ def save(
         writer.create(ROOT, root_object(_CREATED))
         saved = 0
         ordered = sorted(chosen, key=lambda one: (one.key.recipe, one.key.hash))
-        for moved in push(cache, ordered, Tier(writer, url=writer.url), phase="save"):
+        for moved in push(cache, ordered, Tier(writer, url=name or writer.url), phase="save"):
             saved += moved.state == COPIED
             yield moved
         if saved:
