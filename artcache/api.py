@@ -15,7 +15,7 @@ from .store import StoreSpec, WritePolicy
 
 if TYPE_CHECKING:
     from .builder import Built
-    from .compression import Compression
+    from .compression import Choice
     from .events import Observer
     from .match import Match
     from .store import Store
@@ -36,7 +36,7 @@ class Cache(cache.Cache):
         backfill: bool | None = None,
         write_policy: WritePolicy | None = None,
         race: bool | None = None,
-        compression: Compression | None = None,
+        compression: Choice | None = None,
         timeout: float | None = None,
     ) -> None:
         """Args:
@@ -49,7 +49,7 @@ class Cache(cache.Cache):
         write_policy: Which stores must have taken what was built: none (`ignore`), the
             `first` that may be written, or `all`.
         race: Whether a fetch that takes longer than the build did runs against a build.
-        compression: How hard what is published is compressed: `fast`, `default`, `small`.
+        compression: How hard what is published is compressed: `auto`, `fast`, `default`, `small`.
         timeout: Seconds that servers may keep us, all in all; 0: as long as it takes.
         """
         settings = config.load()

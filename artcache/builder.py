@@ -16,7 +16,7 @@ from .disk import disk_errors
 from .errors import ArtcacheError, BuildFailed, EmptyBuild
 from .manifest import File, Manifest
 from .process import Runner
-from .publish import Targets
+from .publish import Targets, compression_for, note_rate
 from .recipe import BuildContext, Recipe, SmokeContext, Variant
 from .repository import Published
 from .restore import restore
@@ -24,6 +24,7 @@ from .tree import Scan, digest_files, scan
 from .turns import held, turn
 
 if TYPE_CHECKING:
+    from .compression import Compression
     from .home import Entry
     from .key import Key
     from .needs import Needs
@@ -240,7 +241,7 @@ class _Job:
         self.observer.phase("pack", f"{len(self.found.files)} files")
         pack_file = self.staging / "pack"
         if targets.all:
-            manifest = self._packed(pack_file)
+            manifest = self._packed(pack_file, compression_for(self.cache, targets.all))
         else:
             manifest = self._manifest(digest_files(self.tree, self.found), self.found)
         differing: dict[str, list[str]] = {}
@@ -263,7 +264,7 @@ class _Job:
     def _keep(self, manifest: Manifest) -> Entry:
         return self.cache.home.commit(self.entry_folder, manifest, "built")
 
-    def _packed(self, pack_file: Path) -> Manifest:
+    def _packed(self, pack_file: Path, compression: Compression) -> Manifest:
         total = sum(size for _, _, size in self.found.files)
         done = 0
 
@@ -277,7 +278,7 @@ class _Job:
                 self.tree,
                 self.found,
                 out,
-                compression=self.cache.compression,
+                compression=compression,
                 progress=progress,
             )
         base = self._manifest(packed.files, self.found)
@@ -320,6 +321,7 @@ class _Job:
             try:
                 published.append(share.publish(tier.repository, manifest, pack_file))
                 tier.down = False
+                note_rate(self.cache, tier)
                 self.cache.tell_pending(tier.repository.store)
             except ArtcacheError as error:
                 targets.give_up(tier, error)

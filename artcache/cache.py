@@ -27,7 +27,7 @@ from .tier import Tier as Tier
 
 if TYPE_CHECKING:
     from .builder import Built
-    from .compression import Compression
+    from .compression import Choice
     from .key import Key
     from .match import Match
     from .process import Runner
@@ -107,7 +107,7 @@ class Cache:
         backfill: bool = False,
         write_policy: WritePolicy = "ignore",
         race: bool = False,
-        compression: Compression = "default",
+        compression: Choice = "default",
     ) -> None:
         """Args:
         home: Where trees live on this machine.

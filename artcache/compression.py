@@ -12,6 +12,13 @@ from typing import Literal
 Compression = Literal["fast", "default", "small"]
 """`fast` takes a third of the time of `default` to publish; `small` twenty times of it,
 for what is read often over slow links."""
+Choice = Literal["auto", "fast", "default", "small"]
+"""What may be asked for; `auto`: by the rate at which the store took the last pack."""
+
+_FAST_LINK = 12e6
+_SLOW_LINK = 2.5e5
+"""Bytes a second for each core that compresses, above which `fast`, and below which `small`,
+takes the least time for a publish and one fetch together: NOTES.md, section 9."""
 
 _SETTINGS: dict[Compression, dict[str, int]] = {
     "fast": {"level": 3},
@@ -24,6 +31,20 @@ _SETTINGS: dict[Compression, dict[str, int]] = {
 }  # fmt: skip
 _WORTH = 128
 """A frame is stored verbatim unless zstd saves at least one part in so many."""
+
+
+def for_link(rate: float, cores: int) -> Compression:
+    """What suits a link.
+
+    Args:
+        rate: Of the last upload, in bytes a second; 0.0 if there was none.
+        cores: That compress at once.
+    """
+    if not rate:
+        return "default"
+    if rate > _FAST_LINK * cores:
+        return "fast"
+    return "small" if rate < _SLOW_LINK * cores else "default"
 
 
 class Compressor:

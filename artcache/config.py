@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from .compression import Compression
+from .compression import Choice
 from .errors import BadConfig, UsageError
 from .store import StoreSpec, WritePolicy
 
@@ -27,7 +27,7 @@ VARIABLES = tuple(
 _KEYS = ("dir", "stores", "backfill", "write_policy", "race", "compression", "timeout")
 _STORE_KEYS = ("url", "mode", "public", "backfill")
 _POLICIES = get_args(WritePolicy)
-_COMPRESSIONS = get_args(Compression)
+_COMPRESSIONS = get_args(Choice)
 _WORDS = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False, "": False}  # fmt: skip
 
@@ -40,7 +40,7 @@ class Config(NamedTuple):
     write_policy: WritePolicy
     race: bool
     """Whether a fetch that takes longer than the build did runs against a build."""
-    compression: Compression
+    compression: Choice
     timeout: float
     """Seconds that the stores may keep one command, all in all; 0: as long as it takes."""
     origins: Mapping[str, str]
@@ -53,7 +53,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: str | None = None) -> Co
     `ARTCACHE_DIR` names the home. `ARTCACHE_STORES` lists stores, separated by
     commas or line ends, each `URL` or `read:URL`, `write:URL`. `ARTCACHE_BACKFILL`
     is 1 or 0, for every store; `ARTCACHE_WRITE_POLICY` is ignore, first or all;
-    `ARTCACHE_RACE` is 1 or 0; `ARTCACHE_COMPRESSION` is fast, default or small;
+    `ARTCACHE_RACE` is 1 or 0; `ARTCACHE_COMPRESSION` is auto, fast, default or small;
     `ARTCACHE_TIMEOUT` is seconds, or a time such as 2min.
 
     Raises:

@@ -43,11 +43,24 @@ class Memory:
         """So that the next fetch needs no network. A home that cannot be written forgets."""
         path = self._alias(key)
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            body = {"fields": served.fields, "note": note, "stands_in": stands_in}
-            temporary.write_text(json.dumps(body))
-            temporary.replace(path)
+            _write(path, {"fields": served.fields, "note": note, "stands_in": stands_in})
+
+    # -- how quickly stores take packs ----------------------------------------------------
+
+    def rate(self, url: str) -> float:
+        """Bytes a second of the last upload to that store; 0.0 if there was none."""
+        return self._rates().get(url, 0.0)
+
+    def remember_rate(self, url: str, rate: float) -> None:
+        with contextlib.suppress(OSError):
+            _write(self._folder / "rates.json", {**self._rates(), url: round(rate)})
+
+    def _rates(self) -> dict[str, float]:
+        try:
+            found = json.loads((self._folder / "rates.json").read_bytes())
+            return {str(url): float(rate) for url, rate in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
     # -- where trees were installed -------------------------------------------------------
 
@@ -68,7 +81,11 @@ class Memory:
     def _write_places(self, recipe: str, places: list[str]) -> None:
         path = self._folder / "places" / f"{recipe}.json"
         with contextlib.suppress(OSError):  # then `uninstall` asks for the folder
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(places))
-            temporary.replace(path)
+            _write(path, places)
+
+
+def _write(path: Path, body: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(body))
+    temporary.replace(path)

@@ -8,13 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from .compression import Compression, for_link
 from .errors import ArtcacheError, NotPublished, StoreDenied
+from .frames import threads
 
 if TYPE_CHECKING:
     from .builder import Built
     from .cache import Cache
     from .recipe import Recipe
     from .tier import Tier
+
+
+def compression_for(cache: Cache, tiers: Iterable[Tier]) -> Compression:
+    """How hard to compress what these stores get: as was asked, or as suits the slowest."""
+    if cache.compression != "auto":
+        return cache.compression
+    known = [rate for tier in tiers if (rate := cache.home.memory.rate(tier.url))]
+    return for_link(min(known, default=0.0), threads())
+
+
+def note_rate(cache: Cache, tier: Tier) -> None:
+    """Remember how quickly the store took the pack that was just published."""
+    if rate := tier.repository.upload_rate:
+        cache.home.memory.remember_rate(tier.url, rate)
 
 
 class Targets:

@@ -38,6 +38,8 @@ from .partial import Partial
 from .store import Abortable, Filling, Probed, Store
 
 _MOST_SIBLINGS = 1000
+_TIMED = 4 << 20
+"""Bytes of a pack from which its upload tells how quick the link is."""
 _BAD_HINT = (ObjectNotFound, OverLimit, UsageError, ValueError, RecursionError)
 
 
@@ -64,6 +66,8 @@ class Repository:
         self.store = store
         self.problems: list[str] = []
         """Objects that were found bad and what became of them; the caller reports them."""
+        self.upload_rate = 0.0
+        """Bytes a second at which the store took the last pack of some size; 0.0: none yet."""
         self._local = threading.local()
         self._moved: dict[str, str] = {}
 
@@ -341,7 +345,10 @@ class Repository:
         name = pack_name(pack.blake3)
         for _ in range(3):
             try:
+                start = time.monotonic()
                 self.store.create(name, file)
+                if pack.length >= _TIMED:
+                    self.upload_rate = pack.length / (time.monotonic() - start + 1e-6)
                 return
             except ObjectExists:
                 # A writer that was killed may have left a part of it (a mount has no rename).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,11 @@ import pytest
 import zstandard
 
 import artcache
-from artcache.compression import Compression, Compressor
+from artcache.compression import Compression, Compressor, for_link
+from artcache.frames import threads
+from artcache.publish import compression_for
+from artcache.store import Content
+from artcache.stores.posix import PosixStore
 from tests.making import plant
 from tests.toy import Machine
 
@@ -75,4 +80,44 @@ def test_the_command_line_knows_the_words(tmp_path: Path) -> None:
     assert machine.run("build", "toy", "--compression", "small").code == 0
     refused = machine.run("build", "toy", "--compression", "9")
     assert refused.code == 2
-    assert "'fast', 'default', 'small'" in refused.err
+    assert "'auto', 'fast', 'default', 'small'" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("rate", "cores", "word"),
+    [
+        (0.0, 2, "default"),
+        (1e9, 2, "fast"),
+        (30e6, 2, "fast"),
+        (20e6, 4, "default"),
+        (1e6, 2, "default"),
+        (4e5, 2, "small"),
+        (4e5, 1, "default"),
+    ],
+)
+def test_auto_goes_by_the_link_and_the_cores(rate: float, cores: int, word: str) -> None:
+    assert for_link(rate, cores) == word
+
+
+def test_auto_remembers_how_quickly_the_store_took_the_last_pack(tmp_path: Path) -> None:
+    class Slow(PosixStore):
+        def create(self, name: str, content: Content) -> None:
+            if isinstance(content, Path):
+                time.sleep(content.stat().st_size / 1e6)  # 1 MB/s
+            super().create(name, content)
+
+    body = {"noise": RANDOM.randbytes(5 << 20), "code": CODE}
+
+    @artcache.make_recipe("code", fields={"commit": "1", "platform": "any", "libc": "any"})
+    def code(context: artcache.BuildContext) -> None:
+        plant(context.tree, body)
+
+    slow = Slow(tmp_path / "store")
+    cache = artcache.Cache([slow], home=tmp_path / "home", compression="auto")
+    assert compression_for(cache, cache.tiers) == "default"
+    assert cache.build(code).published[0].first
+    assert 5e5 < cache.home.memory.rate(slow.url) < 1.1e6
+
+    many = artcache.Cache([slow], home=tmp_path / "home", compression="auto")
+    assert compression_for(many, many.tiers) == for_link(1e6, threads())
+    assert compression_for(artcache.Cache([slow], home=tmp_path / "other"), many.tiers) == "default"

@@ -52,7 +52,7 @@ BESIDE = {
     "builder": "cache publish repository restore share tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match pins listing",
-    "transfer": "builder cache match repository restore share supply survey tier",
+    "transfer": "builder cache match publish repository restore share supply survey tier",
     "gc": "cache pins repository tier listing",
     "listing": "repository",
     "share": "listing repository",

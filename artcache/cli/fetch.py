@@ -35,8 +35,8 @@ _write_policy = click.option(
 
 _compression = click.option(
     "--compression",
-    type=click.Choice(["fast", "default", "small"]),
-    help="How hard what is published is compressed.",
+    type=click.Choice(["auto", "fast", "default", "small"]),
+    help="How hard what is published is compressed; auto: by the last upload's speed.",
 )
 
 

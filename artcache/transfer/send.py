@@ -13,6 +13,7 @@ from ..builder import compare
 from ..disk import disk_errors
 from ..errors import ArtcacheError, Corrupt, ObjectNotFound, Refused, StoreDenied, StoreUnavailable
 from ..manifest import Manifest
+from ..publish import compression_for, note_rate
 from ..repository import Published
 from ..restore import restore
 from ..tree import Scan
@@ -154,8 +155,9 @@ def _home_to_store(cache: Cache, one: Chosen, target: Tier, dry_run: bool) -> Mo
         cache.home.staging() as staging,
         disk_errors(cache.home.root, doing="pack the tree", needed=manifest.size),
     ):
-        packed = _packed(cache, entry, manifest, staging / "pack")
+        packed = _packed(cache, entry, manifest, staging / "pack", target)
         done = share.publish(target.repository, packed, staging / "pack")
+        note_rate(cache, target)
     return _moved(one, packed, target.url, done)
 
 
@@ -172,7 +174,7 @@ def _verified(cache: Cache, one: Chosen, *, verify: bool) -> Entry:
     return entry
 
 
-def _packed(cache: Cache, entry: Entry, manifest: Manifest, out: Path) -> Manifest:
+def _packed(cache: Cache, entry: Entry, manifest: Manifest, out: Path, target: Tier) -> Manifest:
     """Pack a tree of the home. The manifest stays as it was if the pack comes out as before.
 
     Raises:
@@ -184,7 +186,7 @@ def _packed(cache: Cache, entry: Entry, manifest: Manifest, out: Path) -> Manife
             entry.path,
             Scan(files, manifest.links, manifest.dirs),
             file,
-            compression=cache.compression,
+            compression=compression_for(cache, [target]),
             progress=_progress(cache, manifest.size),
         )
     if differing := compare(packed.files, manifest.files):
