@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -161,3 +162,21 @@ def test_a_read_under_way_can_be_ended_also_on_a_kept_connection() -> None:
         with wire.ask("GET", "/", {}, Moved()) as answer:
             assert answer.read_into(memoryview(bytearray(5))) == 2
         timer.join()
+
+
+def test_a_read_that_is_ended_while_it_connects_asks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect = http.client.HTTPConnection.connect
+    with scripted([OK]) as server:
+        wire = Wire(f"http://{server.host}", QUICK, PARTY)
+
+        def slowly(connection: http.client.HTTPConnection) -> None:
+            wire.abort()
+            connect(connection)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(http.client.HTTPConnection, "connect", slowly)
+            with pytest.raises(StoreUnavailable, match="interrupted"):
+                read(wire)
+    assert b"GET" not in b"".join(server.heads)

@@ -126,7 +126,7 @@ class Wire:
             try:
                 answer = self._ask(connection, method, path, headers, moved, body)
             except _GONE:
-                if not kept or method != "GET" or connection not in self._busy:  # aborted
+                if not kept or method != "GET" or connection not in self._busy:
                     raise
                 # The server closed what was idle for long.
                 connection.close()
@@ -150,8 +150,9 @@ class Wire:
             busy = tuple(self._busy)
             self._busy.clear()
         for connection in busy:
-            with contextlib.suppress(OSError, AttributeError):  # not connected yet
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                if connection.sock:  # the plain one: TLS would say goodbye first
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     # -- inside ---------------------------------------------------------------------------
 
@@ -179,6 +180,8 @@ class Wire:
             connection.connect()
             assert connection.sock is not None  # connect() has made one
         connection.sock.settimeout(self._limits.silence)
+        if connection not in self._busy:  # `abort` looked before there was a socket
+            raise ConnectionAbortedError("interrupted")
         target = self._path + path
         if self._proxy.hostname and not self._secure:
             target = f"http://{_netloc(self._host, self._port)}{target}"
