@@ -219,12 +219,10 @@ def _files(folder: Path) -> Iterator[_Left]:
 
 def _allocated(folder: Path) -> int:
     """Bytes on the disk: more than were written where room was set aside (`disk.reserve`)."""
-    found = (Path(top, name) for top, _, names in os.walk(folder) for name in names)
     total = 0
-    for path in found:
+    for left in _files(folder):
         with contextlib.suppress(OSError):
-            facts = path.lstat()
-            total += max(facts.st_size, 512 * facts.st_blocks)
+            total += max(left.size, 512 * left.path.lstat().st_blocks)
     return total
 
 
