@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import digest
-from .disk import boot_id, sweep
+from .disk import boot_id, remove_tree, sweep
 from .errors import Corrupt, LocalDisk
+from .key import canonical_json
 from .manifest import Manifest
 
 KEPT = 7 * 24 * 3600.0
@@ -33,7 +34,7 @@ class Partial:
         """Take up what an earlier restore left in `folder`, which need not exist.
 
         Args:
-            folder: Of this very manifest: its frames are counted, not compared.
+            folder: Of this very tree, cut into these frames: they are counted, not compared.
             frames: How many the artifact has.
         """
         self.folder = folder
@@ -77,25 +78,32 @@ class Partial:
 
 
 @contextlib.contextmanager
-def resumable(top: Path, manifest: Manifest, data: bytes) -> Iterator[Partial]:
-    """Where an artifact is restored to; what an earlier restore left there is used.
+def resumable(top: Path, manifest: Manifest) -> Iterator[Partial]:
+    """Where an artifact is restored to; what an earlier restore left there is used, also one
+    from another store, where the same frames may lie in other packs.
 
     It stays if a store or the user cut the block. It goes if that ended well, the disk
     failed or the bytes are bad.
 
     Args:
         top: The home's folder of partials. What is too old there is removed.
-        data: The manifest as it was published.
     """
     sweep(top, KEPT)
-    key = manifest.key
-    name = f"{key.recipe}.{key.hash}.{digest.blake3(data)[:16]}"
-    partial = Partial(top / name, len(manifest.frames))
+    key = f"{manifest.key.recipe}.{manifest.key.hash}"
+    partial = Partial(top / f"{key}.{_tree_of(manifest)}", len(manifest.frames))
     try:
         yield partial
-        partial.remove()
+        for left in top.glob(f"{key}.*"):  # also of other bytes under the same key
+            remove_tree(left)
     except (OSError, LocalDisk, Corrupt):
         partial.remove()
         raise
     finally:
         partial.close()
+
+
+def _tree_of(manifest: Manifest) -> str:
+    """16 hex digits, the same for all manifests of one tree whose frames end at the same bytes."""
+    frames = [frame.raw for frame in manifest.frames]
+    tree = [manifest.files, manifest.links, manifest.dirs, frames]
+    return digest.blake3(canonical_json(tree))[:16]

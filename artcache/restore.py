@@ -120,7 +120,7 @@ def restore(
     with (
         cache.home.staging() as staging,
         disk_errors(cache.home.root, doing="restore", needed=manifest.size),
-        resumable(cache.home.folder("partial"), manifest, found.data) as partial,
+        resumable(cache.home.folder("partial"), manifest) as partial,
     ):
         _tell_partial(cache, manifest, partial)
         staged = staging / "entry"

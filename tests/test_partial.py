@@ -85,6 +85,11 @@ class World:
         return sorted((self.home / "v1" / "partial").glob("*"))
 
 
+def manifest_in(store: Path) -> bytes:
+    (found,) = (store / "v1/manifests").rglob("*.json")
+    return found.read_bytes()
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
@@ -169,6 +174,18 @@ def test_what_another_manifest_left_is_not_used(world: World) -> None:
     (left,) = world.left
     left.rename(left.with_name(left.name[:-1] + ("0" if left.name[-1] != "0" else "1")))
     assert world.go_on() == world.frames
+    assert world.left == []
+
+
+def test_another_manifest_of_the_same_tree_goes_on_with_it(world: World) -> None:
+    world.cut(5)
+    world.cache(str(world.folder / "other"), home=world.folder / "builder2").fetch(thing)
+    first, second = (manifest_in(world.folder / name) for name in ("store", "other"))
+    assert first != second
+    store = Leaving(world.folder / "other", 1000)
+    assert picture(world.cache(store).fetch(thing, build="never").path) == world.tree
+    assert store.served == world.frames - 5
+    assert world.left == []
 
 
 def test_what_is_older_than_a_week_is_swept_by_the_next_restore(world: World) -> None:
