@@ -82,7 +82,7 @@ def test_what_is_not_there_is_no_outage(rig: Rig, status: int) -> None:
         rig.store.get_range(NAME, 0, 1000)
 
 
-@pytest.mark.parametrize("length", ["999999999", "-5", "many", "7"])
+@pytest.mark.parametrize("length", ["999999999", "many", "7"])
 def test_a_wrong_content_length_is_never_taken_for_the_object(rig: Rig, length: str) -> None:
     rig.proxy.plan(Fault(headers={"Content-Length": length}))
     start = time.monotonic()
