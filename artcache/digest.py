@@ -8,7 +8,6 @@ since a warm hit needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 import xxhash
@@ -42,10 +41,3 @@ def blake3_hasher() -> Hasher:
     from blake3 import blake3 as hasher
 
     return hasher()
-
-
-def blake3_of(chunks: Iterable[Bytes]) -> str:
-    hasher = blake3_hasher()
-    for chunk in chunks:
-        hasher.update(chunk)
-    return hasher.hexdigest()

@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from .errors import UsageError
 
+ARCHIVE = ".artcache"
+"""A path that ends so, and is no folder, is a store in one file."""
 Content = bytes | Path
 """An object's bytes, or the local file that holds them."""
 
@@ -31,7 +33,7 @@ class StoreTraits(NamedTuple):
     swaps: bool = False
     """It is a `SwapStore`: of several that replace one object exactly one succeeds."""
     shared_disk: bool = False
-    """`local_path` gives a file that can be read in place."""
+    """It is a folder on a disk or mount of this machine."""
     parallel: int = 0
     """Reads worth having under way at once, where each waits for an answer; 0: as many
     as there are cores."""

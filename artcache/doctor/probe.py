@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ArtcacheError, ObjectExists, ObjectNotFound, StoreDenied, UsageError
 from ..layout import MANIFESTS, PACKS, PROBES, ROOT, listed
-from ..store import Probed, Store, StoreSpec, SwapStore
+from ..store import ARCHIVE, Probed, Store, StoreSpec, SwapStore
 from .facts import Fault, StoreFacts
 
 SAMPLE = 4 << 20
@@ -265,7 +265,7 @@ def _adapter(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
     """What reaches it, and at which server."""
     scheme, separator, _ = url.partition("://")
     if not separator or scheme.lower() == "file":
-        return ("archive" if url.endswith(".artcache") else "folder"), ""
+        return ("archive" if url.endswith(ARCHIVE) else "folder"), ""
     places = {
         "gs": ("Google Cloud Storage", "storage.googleapis.com", ("STORAGE_EMULATOR_HOST",)),
         "gdrive": ("Google Drive", "www.googleapis.com", ("ARTCACHE_GDRIVE_ENDPOINT",)),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ..errors import UsageError
-from ..store import Store
+from ..store import ARCHIVE, Store
 
 if TYPE_CHECKING:
     from .faults import Limits
@@ -60,7 +60,7 @@ def open_store(url: str, *, limits: Limits | None = None) -> Store:
 
 
 def _folder(path: str) -> Store:
-    if path.endswith(".artcache") and not os.path.isdir(path):
+    if path.endswith(ARCHIVE) and not os.path.isdir(path):
         from .archive import ArchiveStore
 
         return ArchiveStore(Path(path))

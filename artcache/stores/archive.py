@@ -34,8 +34,6 @@ from ..store import Content, StoredObject, StoreTraits, checked_name
 from . import zipped
 from .zipped import Member
 
-SUFFIX = ".artcache"
-"""A path that ends so is opened as an archive, not as a folder."""
 _PIECE = 1 << 20
 
 
