@@ -206,19 +206,25 @@ class Home:
         """An empty folder on the home's disk, gone at the end whatever happens."""
         import fcntl
 
-        top = self.folder("tmp")
+        top, handle = self.folder("tmp"), -1
         folder = top / os.urandom(8).hex()
-        with disk_errors(self.root, doing="make a folder"):
-            top.mkdir(parents=True, exist_ok=True)
-            sweep(top, _MAKING)
-            folder.mkdir()
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            with disk_errors(self.root, doing="make a folder"):
+                top.mkdir(parents=True, exist_ok=True)
+                sweep(top, _MAKING)
+                folder.mkdir()
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield folder
         finally:
-            remove_tree(folder)
-            os.close(handle)
+            try:
+                remove_tree(folder)
+            except KeyboardInterrupt:  # it came while all was over
+                remove_tree(folder)
+                raise
+            finally:
+                if handle >= 0:
+                    os.close(handle)
 
     def commit(self, staged: Path, manifest: Manifest, origin: str) -> Entry:
         """Make `staged` (a folder in a staging folder, holding `tree`) the manifest's entry.
