@@ -646,6 +646,7 @@ def test_a_store_that_holds_nothing_is_named(machine: Machine) -> None:
         ("wanted", "--store", "typo"): "nothing is wanted in typo",
         ("build", "--wanted", "--store", "typo"): "nothing is wanted in typo",
         ("wanted",): "no store is configured",
+        ("ls", "typo"): "nothing of typo in the home",
     }
     for command, told in words.items():
         done = machine.run(*command)

@@ -153,6 +153,8 @@ def build_command(
         return
     if recipe is None:
         raise UsageError("which RECIPE?", hint="artcache build darknet, or artcache build --wanted")
+    if any_source:
+        raise UsageError("--any-source goes with --wanted", hint="artcache build --wanted")
     with session.cache(write_policy=write_policy, compression=compression) as cache:
         results = cache.build_all(recipe, [request] if fat else per_architecture(request))
     for built in results:

@@ -58,7 +58,9 @@ def ls_command(session: Session, recipe: str | None, limit: int | None) -> None:
                 session.output.note(f"{tier.url} cannot be listed; `artcache explain` asks it")
     if not count:
         where = ", ".join(["the home", *(tier.url for tier in readers)])
-        session.output.note(f"nothing yet in {where}: `artcache fetch darknet` makes the first")
+        hint = f"nothing of {recipe} in {where}: `artcache recipes` lists what can be made"
+        usual = f"nothing yet in {where}: `artcache fetch darknet` makes the first"
+        session.output.note(hint if recipe else usual)
     session.output.last_row()
 
 
