@@ -55,8 +55,12 @@ TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "rebuild-gpu": rebuild.rebuild_gpu,
     "many": many.many,
 }
-NOT_TINY = ("rebuild", "rebuild-gpu", "many", "fleet", "frames")
-"""They have one size only, or many processes: too long for a test."""
+LEFT_OUT = {
+    "tiny": ("rebuild", "rebuild-gpu", "many", "fleet", "frames"),
+    "quick": ("rebuild-gpu", "many"),
+    "full": (),
+}
+"""By scale, unless asked for: what has one size only, or many processes."""
 MINUTES = 2.0
 """What a task that was never measured here is thought to take."""
 
@@ -70,7 +74,7 @@ def main() -> int:
     if asked.grow is not None:
         peers.use()
         return _grow(asked.grow or list(grow.KINDS), results, asked)
-    names = asked.task or [name for name in TASKS if scale.name != "tiny" or name not in NOT_TINY]
+    names = asked.task or [name for name in TASKS if name not in LEFT_OUT[scale.name]]
     if asked.resume:
         names = [name for name in names if not results.is_current(name)]
     lacking = _install(asked.install)

@@ -56,6 +56,7 @@ class Slow(mfusepy.Operations):  # type: ignore[misc]
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         self._called("read")
         data = os.pread(fh, size, offset)
+        self.calls["bytes read"] += len(data)
         self._bucket.take(len(data))
         return data
 

@@ -204,7 +204,7 @@ def _make(
 
     return [
         Contender(f"unpack and make, {cache} warm", whole),
-        Contender(f"make alone, {cache} warm", make_alone),
+        Contender(f"make alone, {cache} warm", make_alone, most=1 if build.beside else 1000),
     ]
 
 
