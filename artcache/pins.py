@@ -48,9 +48,9 @@ class Pin(NamedTuple):
 
 def place(home: Home) -> Store:
     """The home as what pins are kept in."""
-    from .stores.posix import PosixStore
+    from .stores.posix import OwnFolder
 
-    return PosixStore(home.root, mount_like=False)
+    return OwnFolder(home.root)
 
 
 def pins(store: Store, recipe: str = "", hash_: str = "") -> Iterator[Pin]:
@@ -87,6 +87,7 @@ def pin(store: Store, key: Key, days: int | None = None) -> None:
 
     Raises:
         StoreUnavailable: the store cannot be written.
+        LocalDisk: the home cannot.
     """
     word = "forever" if days is None else str(days)
     body = {"pin": 1, "by": _who(), "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}

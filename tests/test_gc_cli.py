@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,19 @@ def test_rm_takes_it_out_of_a_store_that_nobody_configured(machine: Machine) -> 
 
     assert machine.run("rm", "toy", "--ref", "1", "--from", "store").code == 0
     assert [row["where"] for row in listed(machine, "--store", "store")] == ["home"]
+
+
+def test_a_pin_in_a_home_that_cannot_be_written_is_the_local_disk_s_fault(
+    machine: Machine, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", 4 << 20) as disk:
+        home = str(disk / "home")
+        machine.run("fetch", "toy", ARTCACHE_DIR=home)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+        done = machine.run("pin", "toy", ARTCACHE_DIR=home)
+        assert done.code == 7
+        assert "set ARTCACHE_DIR" in done.err
 
 
 def test_gc_of_what_is_not_there_makes_nothing(machine: Machine) -> None:

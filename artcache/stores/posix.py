@@ -26,6 +26,7 @@ from ..disk import FULL, fsync_folder, mount_of
 from ..errors import (
     ArtcacheError,
     Corrupt,
+    LocalDisk,
     ObjectExists,
     ObjectNotFound,
     OverLimit,
@@ -350,6 +351,22 @@ class PosixStore:
             if self._mount_like and error.errno in mount.BROKEN:
                 raise Passing(words, hint=mount.remount(self._root)) from error
             raise StoreUnavailable(words) from error
+
+
+class OwnFolder(PosixStore):
+    """A folder of this machine's own, such as the home: its faults are the local disk's."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, mount_like=False)
+
+    @contextlib.contextmanager
+    def _errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
+        try:
+            with super()._errors(name, writing=writing):
+                yield
+        except StoreUnavailable as error:
+            hint = "set ARTCACHE_DIR to a folder on another disk"
+            raise LocalDisk(str(error), hint=hint) from error
 
 
 @contextlib.contextmanager
