@@ -471,3 +471,32 @@ def test_a_store_s_mode_stands_before_its_url(text: str, spec: StoreSpec) -> Non
 def test_a_mode_without_a_url_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="names no store"):
         StoreSpec.parse(text)
+
+
+# -- reading a pack's ranges --------------------------------------------------------------
+
+
+def test_a_pack_is_opened_once_for_all_ranges_of_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PosixStore(tmp_path)
+    store.create(PACK, bytes(range(200)))
+    opened: list[str] = []
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *rest: (opened.append(str(path)), real(path, *rest))[1]
+    )
+    for offset in range(0, 200, 20):
+        assert store.get_range(PACK, offset, 20) == bytes(range(offset, offset + 20))
+    assert opened == [str(tmp_path / PACK)]
+
+
+def test_a_pack_that_was_replaced_or_removed_meanwhile_is_seen(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path)
+    store.create(PACK, b"old")
+    assert store.get_range(PACK, 0, 3) == b"old"
+    store.quarantine(PACK)
+    with pytest.raises(ObjectNotFound):
+        store.get_range(PACK, 0, 3)
+    store.create(PACK, b"new")
+    assert store.get_range(PACK, 0, 3) == b"new"

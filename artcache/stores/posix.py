@@ -38,6 +38,7 @@ from ..errors import (
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
 from . import mount
 from .faults import Passing, persist
+from .handles import Handles
 from .writing import write_new
 
 _Result = TypeVar("_Result")
@@ -58,6 +59,7 @@ class PosixStore:
         """
         self._root = folder.expanduser().absolute()
         self._mount_like = mount.is_mount(self._root) if mount_like is None else mount_like
+        self._handles = Handles()
 
     @property
     def url(self) -> str:
@@ -99,9 +101,8 @@ class PosixStore:
 
     def fill(self, name: str, offset: int, out: memoryview) -> None:
         def read() -> None:
-            handle = os.open(self._found(name), os.O_RDONLY | os.O_CLOEXEC)
             try:
-                done = 0
+                handle, done = self._handles.of(str(self._found(name))), 0
                 while done < len(out):
                     count = os.preadv(handle, [out[done:]], offset + done)
                     if not count:
@@ -110,8 +111,9 @@ class PosixStore:
                             f" {offset + len(out)}"
                         )
                     done += count
-            finally:
-                os.close(handle)
+            except (OSError, Corrupt):
+                self._handles.drop()
+                raise
 
         self._patiently(name, read)
 
