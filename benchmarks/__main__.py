@@ -6,6 +6,7 @@ Results are kept one file a task, so one task can be run again and the page tell
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -69,6 +70,7 @@ def main() -> int:
     """Exit code 1 when a check failed or, at full scale, a goal was missed; a missing peer
     is neither."""
     asked = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and mounts are stopped
     scale = inputs.choose(asked.scale)
     results = report.Results(asked.results or inputs.KEPT / "results" / scale.name)
     if asked.grow is not None:
