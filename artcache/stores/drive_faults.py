@@ -40,7 +40,7 @@ def answered(
     status, after = int(answer.status), answer.get("retry-after")
     if reasons & _TOO_OFTEN:
         words = f"{party.url} asks for fewer requests ({said})"
-        return Passing(words, after=seconds_of(after))
+        return Passing(words, after=seconds_of(after), busy=True)
     if reasons & _FULL:
         return StoreFull(f"{party.url} is full for {party.identity} ({said})", hint=_room(party))
     if reasons & _USED_UP:

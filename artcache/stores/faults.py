@@ -102,14 +102,23 @@ class Passing(StoreUnavailable):
     """A fault that may be gone at the next attempt."""
 
     def __init__(
-        self, message: str, *, after: float | None = None, silent: bool = False, hint: str = ""
+        self,
+        message: str,
+        *,
+        after: float | None = None,
+        silent: bool = False,
+        busy: bool = False,
+        hint: str = "",
     ) -> None:
         """Args:
         after: Seconds that the server asks to be left alone.
         silent: It did not answer in time; asking often would only wait often.
+        busy: It is well and takes no more at the moment, from many clients at once: it
+            is asked for as long as patience lasts, however often that is.
         """
         super().__init__(message, hint=hint)
         self.after = after
+        self.busy = busy
         self.silent = silent
 
 
@@ -195,16 +204,18 @@ def _persist(
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.after if isinstance(error, Passing) else None
-        return jitter(state) if asked is None else asked + jitter(state) / 4
+        if not isinstance(error, Passing) or error.after is None:
+            return jitter(state)
+        return error.after + jitter(state) / (1 if error.busy else 4)
 
     def stop(state: tenacity.RetryCallState) -> bool:
         nonlocal silences
         error = state.outcome.exception() if state.outcome else None
         silences += isinstance(error, Passing) and error.silent
         gone = time.monotonic() - start
+        busy = isinstance(error, Passing) and error.busy and gone < limits.patience
         return (
-            state.attempt_number >= limits.attempts
+            (state.attempt_number >= limits.attempts and not busy)
             or silences > 1
             or gone + state.upcoming_sleep > patience
         )
@@ -282,7 +293,7 @@ def by_status(
         return Corrupt(f"{party.url}: {name} is shorter than it should be")
     words = f"{party.url} answers {status}" + (f" ({said})" if said else "")
     if status in (408, 429) or status >= 500:
-        return Passing(words, after=seconds_of(after))
+        return Passing(words, after=seconds_of(after), busy=status == 429)
     return StoreUnavailable(f"{words} for {name}")
 
 
