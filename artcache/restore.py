@@ -110,12 +110,12 @@ def restore(
     """
     manifest = found.manifest
     cache.observer.phase("restore", f"{manifest.key.recipe} from {tier.url}")
-    done = 0
+    done, size = 0, manifest.size  # which is a sum over all files
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        cache.observer.progress(done, manifest.size)
+        cache.observer.progress(done, size)
 
     with (
         cache.home.staging() as staging,

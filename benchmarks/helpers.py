@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import artcache
+from artcache.compression import Compression
 
 from .recipes import copying
 
@@ -38,7 +39,7 @@ def floor(name: str, tree: str, store: str, into: str) -> None:
     decode_and_write(found.manifest, pack, Path(into))
 
 
-def publish(name: str, tree: str, store: str, scratch: str) -> None:
+def publish(name: str, tree: str, store: str, scratch: str, compression: Compression) -> None:
     """Pack a tree and publish it to an empty store: what a build does after its smoke test."""
     from artcache import pack
     from artcache.key import Key
@@ -51,7 +52,7 @@ def publish(name: str, tree: str, store: str, scratch: str) -> None:
     found = scan(root)
     pack_file = Path(scratch, "pack")
     with pack_file.open("wb") as out:
-        packed = pack.write(root, found, out)
+        packed = pack.write(root, found, out, compression=compression)
     manifest = Manifest(
         Key({"recipe": name}), packed.files, found.links, found.dirs, (packed.pack,), packed.frames
     )

@@ -28,7 +28,9 @@ def publish(work: Path) -> Task:
     def archive(name: str, script: str, most: int = 1000) -> None:
         add(name, bash(with_words(script, tree=tree, out=out / "archive")), most)
 
-    add("artcache", Child(helper("publish", "cudnn", tree, out / "store", out), cwd=ROOT))
+    for name, word in (("artcache", "default"), ("artcache, fast", "fast")):
+        words = helper("publish", "cudnn", tree, out / "store", out, word)
+        add(name, Child(words, cwd=ROOT))
     archive("tar -czf", GZIP)
     if tool("zstd", task.missing):
         archive("tar | zstd -3 -T2", ZSTD)
@@ -40,7 +42,7 @@ def publish(work: Path) -> Task:
             add(one.name, bash(with_words(one.put, tree=tree, repo=out / "repo")), 1)
     task.goals = [
         Goal("artcache", "within", 0.25, "tar -czf"),
-        Goal("artcache", "within", 1.2, "tar | zstd -3 -T2, flushed"),
+        Goal("artcache, fast", "within", 1.2, "tar | zstd -3 -T2, flushed"),
     ]
     task.notes = ["artcache flushes what it publishes to the disk; tar and zstd do not"]
     return task
