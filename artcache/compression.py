@@ -18,7 +18,7 @@ Choice = Literal["auto", "fast", "default", "small"]
 _FAST_LINK = 12e6
 _SLOW_LINK = 2.5e5
 """Bytes a second for each core that compresses, above which `fast`, and below which `small`,
-takes the least time for a publish and one fetch together: NOTES.md, section 9."""
+takes the least time for a publish and one fetch together: NOTES.md, section 7b."""
 
 _SETTINGS: dict[Compression, dict[str, int]] = {
     "fast": {"level": 3},
