@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -486,9 +487,18 @@ def test_a_pack_is_opened_once_for_all_ranges_of_a_thread(
     monkeypatch.setattr(
         os, "open", lambda path, *rest: (opened.append(str(path)), real(path, *rest))[1]
     )
-    for offset in range(0, 200, 20):
-        assert store.get_range(PACK, offset, 20) == bytes(range(offset, offset + 20))
+    with ThreadPoolExecutor(1) as pool:
+        parts = pool.map(lambda offset: store.get_range(PACK, offset, 20), range(0, 200, 20))
+        assert b"".join(parts) == bytes(range(200))
     assert opened == [str(tmp_path / PACK)]
+
+
+def test_the_main_thread_keeps_no_pack_open(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path)
+    store.create(PACK, b"content")
+    assert store.get_range(PACK, 0, 7) == b"content"
+    handles = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    assert str(tmp_path / PACK) not in handles
 
 
 def test_a_pack_that_was_replaced_or_removed_meanwhile_is_seen(tmp_path: Path) -> None:

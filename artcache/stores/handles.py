@@ -1,7 +1,9 @@
 """Files kept open by those who read them again and again. For `posix`.
 
 A FUSE mount drops what it read ahead of a file whenever somebody opens it: opened anew
-for each range, a pack is read one and a half times.
+for each range, a pack is read one and a half times. The threads of a restore end with it,
+and so do their handles; the main thread lives on and keeps none, since a mount with an
+open file cannot be unmounted.
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ class Handles:
             self.drop()
             kept = self._local.kept = _Open(path)
         return kept.handle
+
+    def done(self) -> None:
+        """The handle was used."""
+        if threading.current_thread() is threading.main_thread():
+            self.drop()
 
     def drop(self) -> None:
         """Close this thread's file: a mount that failed may need it opened anew."""

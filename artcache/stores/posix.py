@@ -111,6 +111,7 @@ class PosixStore:
                             f" {offset + len(out)}"
                         )
                     done += count
+                self._handles.done()
             except (OSError, Corrupt):
                 self._handles.drop()
                 raise
