@@ -42,19 +42,20 @@ Served = tuple[Entry, str, str]
 class Wish:
     """One fetch: what is wanted, and what may serve."""
 
-    __slots__ = ("backfill", "match", "newer", "race", "recipe", "variants", "verify")
+    __slots__ = ("backfill", "match", "newer", "race", "recipe", "request", "variants", "verify")
 
     def __init__(
         self,
         recipe: Recipe,
+        request: Request,
         variants: list[Variant],
         match: Match,
         verify: bool,
         backfill: bool | None,
         race: bool,
     ) -> None:
-        self.recipe, self.variants, self.match = recipe, variants, match
-        self.verify, self.backfill, self.race = verify, backfill, race
+        self.recipe, self.request, self.variants = recipe, request, variants
+        self.match, self.verify, self.backfill, self.race = match, verify, backfill, race
         self.newer: list[NewerFormat | OverLimit] = []
         """Artifacts that stores have and this version can't read."""
 
@@ -186,7 +187,7 @@ class Cache:
             LocalDisk: the home's disk is full or not ours.
         """
         start = time.perf_counter()
-        recipe = self.recipe(recipe)
+        recipe, request = self.recipe(recipe), request or Request()
         variants = self.variants(recipe, request)
         if build == "always":
             return self.build(recipe, request).fetched
@@ -194,34 +195,42 @@ class Cache:
             from .present import named
 
             return named(self, variants[0])
-        loose = match != "exact" and not (request and (request.archs or request.cuda))
-        loose = loose and not variants[0].exact
+        if request.archs or request.cuda or variants[0].exact:
+            match = "exact"
         race = build != "never" and (self.race if race is None else race)
-        wish = Wish(recipe, variants, match if loose else "exact", verify, backfill, race)
+        wish = Wish(recipe, request, variants, match, verify, backfill, race)
         if served := self._served(wish):
             entry, origin, note = served
-            self._remember(variants, entry.key, note)
-            if note:
-                self.observer.note(note)
-            if backfill and origin == "home":
-                from .restore import fill_others
-
-                fill_others(self, recipe, entry.key)
-            self._supply(recipe, request, entry)
+            self._after_hit(wish, entry, origin, note)
             return Fetched(entry, origin=origin, seconds=time.perf_counter() - start, note=note)
         if build == "never":
             from .wanted import missed
 
-            raise wish.newer[0] if wish.newer else missed(self, wish, request)
+            raise wish.newer[0] if wish.newer else missed(self, wish)
+        return self._made(wish)
+
+    def _after_hit(self, wish: Wish, entry: Entry, origin: str, note: str) -> None:
+        """It is remembered, told, copied to other stores, and its libraries come along."""
+        self._remember(wish.variants, entry.key, note)
+        if note:
+            self.observer.note(note)
+        if wish.backfill and origin == "home":
+            from .restore import fill_others
+
+            fill_others(self, wish.recipe, entry.key)
+        self._supply(wish, entry)
+
+    def _made(self, wish: Wish) -> Fetched:
+        """A miss is built; where this machine cannot, others are told that it is wanted."""
         try:
-            built = self.build_variants(recipe, variants, reuse=True).fetched
+            built = self.build_variants(wish.recipe, wish.variants, reuse=True).fetched
         except MissingTool as error:
             from .wanted import leave
 
-            error.hint = leave(self, wish, request, error.hint)
+            error.hint = leave(self, wish, error.hint)
             raise
-        self._remember(variants, built.key, built.note)
-        self._supply(recipe, request, built.entry)
+        self._remember(wish.variants, built.key, built.note)
+        self._supply(wish, built.entry)
         return built
 
     def _remember(self, variants: list[Variant], served: Key, note: str) -> None:
@@ -230,13 +239,13 @@ class Cache:
             known = any(served == variant.key for variant in variants)
             self.home.memory.remember_alias(variants[0].key, served, note, stands_in=not known)
 
-    def _supply(self, recipe: str | Recipe, request: Request | None, entry: Entry) -> None:
+    def _supply(self, wish: Wish, entry: Entry) -> None:
         """See to the shared libraries of what will run here; not of what was made for others."""
-        if (request and request.archs) or not entry.lacks_libraries:
+        if wish.request.archs or not entry.lacks_libraries:
             return
         from .supply import supply
 
-        for name in supply(self, self.recipe(recipe), entry):
+        for name in supply(self, wish.recipe, entry):
             self.observer.warn(f"{entry.key.recipe} needs {name}, which this machine lacks")
 
     def _served(self, wish: Wish) -> Served | None:

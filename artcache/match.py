@@ -14,11 +14,13 @@ from .compat import AFTER_JIT, NO, RUNS, ArtifactFacts, Verdict, verdict
 from .errors import ArtcacheError, Corrupt, StoreUnavailable
 from .key import Key, shown
 from .repository import Found, siblings_folder
+from .spelling import build_command
 
 if TYPE_CHECKING:
     from .cache import Cache, Tier
     from .home import Entry
     from .manifest import Manifest
+    from .recipe import Request
     from .toolchain import HostFacts
 
 Match = Literal["exact", "compatible", "jit"]
@@ -33,8 +35,8 @@ class Candidate(NamedTuple):
     tier: Tier | None = None
     found: Found | None = None
 
-    @property
-    def note(self) -> str:
+    def note(self, request: Request) -> str:
+        """That it is taken in place of what was asked for, and how to get that."""
         key = self.manifest.key
         made = [shown(key.get("libc"))]
         if key.get("arch") not in (None, "none"):
@@ -42,7 +44,7 @@ class Candidate(NamedTuple):
         return (
             f"no exact {key.recipe} is cached: taking {key.hash[:12]}, built for"
             f" {', '.join(made)} ({'; '.join(self.verdict.reasons)});"
-            f" `artcache build {key.recipe}` makes the exact one"
+            f" `{build_command(key.recipe, request)}` makes the exact one"
         )
 
 

@@ -53,7 +53,7 @@ def stand_in(cache: Cache, wish: Wish) -> Served | None:
         chosen = best(cache, variant.key, wish.match)
         if chosen is None:
             continue
-        note = "; ".join(filter(None, [variant.note, chosen.note]))
+        note = "; ".join(filter(None, [variant.note, chosen.note(wish.request)]))
         if chosen.entry:
             return chosen.entry, "home", note
         if chosen.tier and chosen.found:

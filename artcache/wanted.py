@@ -27,6 +27,7 @@ from .errors import (
 from .key import Key, canonical_json, valid_recipe_name
 from .layout import WANTED
 from .recipe import Request
+from .spelling import build_command
 from .store import SwapStore
 from .tier import Tier
 from .toolchain import CudaVersion, Gpu, GpuArch, HostFacts
@@ -82,7 +83,7 @@ class Wanted(NamedTuple):
 # -- leaving a record ---------------------------------------------------------------------
 
 
-def missed(cache: Cache, wish: Wish, request: Request | None) -> CacheMiss:
+def missed(cache: Cache, wish: Wish) -> CacheMiss:
     """The error of a miss, with the nearest artifacts; it goes on the wanted list."""
     from .survey import nearest
 
@@ -90,27 +91,27 @@ def missed(cache: Cache, wish: Wish, request: Request | None) -> CacheMiss:
     near = nearest(cache, key, most=3)
     where = ", ".join([cache.home.url, *(tier.url for tier in cache.readers())])
     told = "".join(f"\n  - {line}" for line in near) or " nothing of this recipe is there"
-    hint = f"run `artcache build {key.recipe}` once on this machine type"
+    hint = f"run `{build_command(key.recipe, wish.request)}` once on this machine type"
     return CacheMiss(
         f"no {key.recipe} {key.hash[:12]} in {where}:{told}",
-        hint=leave(cache, wish, request, hint),
+        hint=leave(cache, wish, hint),
     )
 
 
-def leave(cache: Cache, wish: Wish, request: Request | None, hint: str) -> str:
+def leave(cache: Cache, wish: Wish, hint: str) -> str:
     """Put a miss on the wanted list; returns `hint`, and who builds it now."""
-    where = _leave(cache, wish, request or Request()) if cache.writers() else ""
+    where = _leave(cache, wish) if cache.writers() else ""
     told = where and f"it is on {where}'s wanted list: `artcache build --wanted` builds what is"
     return hint if told in hint else "; ".join(filter(None, [hint, told]))
 
 
-def _leave(cache: Cache, wish: Wish, request: Request) -> str:
+def _leave(cache: Cache, wish: Wish) -> str:
     """Record a miss in the first store that takes it. Returns its URL, or ''.
 
     Nothing that goes wrong here is more than a line for `-v`.
     """
     key = wish.variants[0].key
-    portable = _portable(request, key)
+    portable = _portable(wish.request, key)
     if portable is None:
         cache.observer.line("not on the wanted list: it is made from this machine's own files")
         return ""

@@ -401,12 +401,13 @@ def compiled(libc: str) -> FunctionRecipe:
 def test_an_artifact_of_an_older_glibc_stands_in_and_is_said(bench: Bench) -> None:
     bench.cache("a").fetch(compiled("glibc2.31"))
 
-    done = bench.cache("b").fetch(compiled("glibc2.36"), build="never")
+    request = artcache.Request(source="there")
+    done = bench.cache("b").fetch(compiled("glibc2.36"), request, build="never")
 
     assert done.origin == str(bench.store)
     assert done.key.get("libc") == "glibc2.31"
     assert "glibc2.31" in done.note
-    assert "artcache build program" in bench.told.notes[0]
+    assert "`artcache build program --source there`" in bench.told.notes[0]
 
 
 def test_exact_takes_no_stand_in(bench: Bench) -> None:

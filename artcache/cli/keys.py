@@ -91,6 +91,7 @@ def _key_of(cache: Cache, request: Request, target: str) -> Key:
 @common
 def explain_command(session: Session, recipe: str, request: Request, most: int) -> None:
     """Say why the next fetch of RECIPE would hit or miss, and what comes near."""
+    from artcache.spelling import build_command
     from artcache.survey import explain
 
     with session.cache() as cache:
@@ -104,7 +105,7 @@ def explain_command(session: Session, recipe: str, request: Request, most: int) 
         key = stand_in.row.key
         output.text(
             f"the next fetch takes {key.hash[:12]} in {stand_in.row.where}, which runs here;"
-            f" `artcache build {recipe}` makes the exact one"
+            f" `{build_command(recipe, request)}` makes the exact one"
         )
     elif first is None:
         cost = told[0].build_seconds
