@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from .recipe import Request
 
-
 _SECRET = re.compile(r"(?<=^https://)[^/]*@|(?<=^http://)[^/]*@|(?<=://)[^/@]*:[^/]*@")
 
 
