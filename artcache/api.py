@@ -54,6 +54,7 @@ class Cache(cache.Cache):
         """
         settings = config.load()
         self._timeout = settings.timeout if timeout is None else timeout
+        self._known_limits: Limits | None = None
         place = Home(settings.home if home is None else Path(home).absolute())
         super().__init__(
             place,
@@ -95,14 +96,17 @@ class Cache(cache.Cache):
         tier.public, tier.backfill = store.public, store.backfill
         return tier
 
-    @functools.cached_property
+    @property
     def _limits(self) -> Limits | None:
         """One budget of time for all stores; None: each has its usual deadlines only."""
         if not self._timeout:
             return None
-        from .stores.faults import Budget, Limits
+        with self._lock:
+            if self._known_limits is None:
+                from .stores.faults import Budget, Limits
 
-        return Limits(budget=Budget(self._timeout))
+                self._known_limits = Limits(budget=Budget(self._timeout))
+            return self._known_limits
 
     def begin(self) -> None:
         """What follows is a command of its own: a Drive may be mounted, a server up by now."""

@@ -6,6 +6,8 @@ A hit in the home touches nothing but the home, and imports nothing else.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -135,12 +137,14 @@ class Cache:
         self.race = race
         self.compression = compression
         self._told_pending = False
+        self._lock = threading.Lock()
 
     @property
     def host(self) -> HostFacts:
-        if callable(self._host):
-            self._host = self._host()
-        return self._host
+        with self._lock:
+            if callable(self._host):
+                self._host = self._host()
+            return self._host
 
     def recipe(self, recipe: str | Recipe) -> Recipe:
         """Raises `UnknownRecipe`."""
@@ -348,26 +352,26 @@ class Cache:
 
     def give_up(self, tier: Tier, error: ArtcacheError) -> None:
         """One warning a store, then it is left alone: an outage never fails a job."""
-        if tier.down:
-            return
-        tier.down = True
-        hint = f" ({error.hint})" if error.hint else ""
-        self.observer.warn(f"{error}; going on without it{hint}")
+        if tier.fails():
+            hint = f" ({error.hint})" if error.hint else ""
+            self.observer.warn(f"{error}; going on without it{hint}")
 
     def tell_problems(self, tier: Tier) -> None:
         if tier.down:
             return
-        for problem in tier.repository.problems:
-            self.observer.warn(problem)
-        tier.repository.problems.clear()
+        problems = tier.repository.problems
+        with contextlib.suppress(IndexError):  # another thread may tell some of them
+            while problems:
+                self.observer.warn(problems.pop(0))
 
     def tell_pending(self, store: Store) -> None:
         """Once: what was written to a mount may still wait on this machine."""
         from .store import Buffered
 
         advice = store.flush_advice() if isinstance(store, Buffered) else ""
-        if advice and not self._told_pending:
-            self._told_pending = True
+        with self._lock:
+            told, self._told_pending = self._told_pending, self._told_pending or bool(advice)
+        if advice and not told:
             self.observer.note(f"before this machine goes away, have it uploaded; {advice}")
 
     def waiting(self, holder: str) -> None:

@@ -164,6 +164,20 @@ def _open_up(folder: str | Path) -> None:
                     _open_up(entry.path)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a small file in the place of `path`, whole for whoever reads it meanwhile; its folder
+    is made. From any thread and process: of two at once either one stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
 def write_at(file: Path, offset: int, data: bytes | memoryview) -> None:
     """Write into a file at an offset; the file is made if need be."""
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -114,14 +114,15 @@ def in_order(
     pool: ThreadPoolExecutor,
     work: Callable[[_Item], _Result],
     items: Iterable[_Item],
-    window: int,
+    window: int | Callable[[], int],
 ) -> Iterator[_Result]:
-    """`map` with at most `window` items under way; the first error ends it."""
+    """`map` with at most `window` items under way, asked anew for each; the first error ends it."""
     waiting: deque[Future[_Result]] = deque()
+    most = window if callable(window) else lambda: window
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) >= window:
+            while len(waiting) >= most():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

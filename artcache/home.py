@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import seal as seals
-from .disk import boot_id, disk_errors, remove_tree, sweep
+from .disk import boot_id, disk_errors, remove_tree, replace_file, sweep
 from .errors import ArtcacheError, Busy, Corrupt, LocalDisk
 from .key import Key
 from .seal import Seal, Trust
@@ -264,9 +264,8 @@ class Home:
             durable = True
         paths = [file.path for file in manifest.files] + [link.path for link in manifest.links]
         with disk_errors(self.root, doing="seal the tree"):
-            temporary = folder / f".{seals.NAME}.{os.getpid()}"
-            temporary.write_bytes(seals.make(str(folder), paths, facts, durable=durable))
-            temporary.replace(folder / seals.NAME)
+            body = seals.make(str(folder), paths, facts, durable=durable)
+            replace_file(folder / seals.NAME, body)
 
     def quarantine(self, key: Key) -> Path:
         """Take a broken entry out of the way; returns where it is now."""

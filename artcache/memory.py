@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 
+from .disk import replace_file
 from .errors import ArtcacheError
 from .key import Key
 
@@ -85,7 +85,4 @@ class Memory:
 
 
 def _write(path: Path, body: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(body))
-    temporary.replace(path)
+    replace_file(path, json.dumps(body).encode())

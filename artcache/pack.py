@@ -13,7 +13,7 @@ import contextlib
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,10 +25,12 @@ from .errors import BuildFailed, Corrupt
 from .frames import Digests, Segment, cut, in_order, segments, threads
 from .lay import SMALL_PIECE, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
+from .shares import Shares
 from .tree import Scan
 
-_MEMORY = 56 << 20
-"""Bytes that the frames under way may take."""
+_MEMORY = Shares(56 << 20, most=2)
+"""Bytes that the frames of all restores under way may take. Of two, one has the link while the
+other makes its last files; more would only have less room each."""
 
 Fetch = Callable[[Pack, int, int], "bytes | memoryview"]
 """(pack, offset, length) -> exactly that many bytes of it, good until the thread's next call."""
@@ -64,10 +66,10 @@ def write(
 
     raws = list(cut(sizes, [path for path, _, _ in found.files]))
     under_way = threads() + 1
-    free = _buffers(under_way, raws)
+    buffers = _Buffers(max(raws, default=1))
 
     def work(row: list[Segment]) -> tuple[_Done, bytes | memoryview, str]:
-        buffer = free.pop()
+        buffer = buffers.take()
         raw = memoryview(buffer)[: sum(segment.length for segment in row)]
         _read_segments(root, found, row, raw)
         for segment in row:
@@ -94,7 +96,7 @@ def write(
                 offset += len(stored)
             frames.append(known[blake3]._replace(raw=len(done.raw)))
             progress(len(done.raw))
-            free.append(done.buffer)
+            buffers.give(done.buffer, under_way)
     files = tuple(
         File(path, mode, size, xxh3)
         for (path, mode, size), xxh3 in zip(found.files, digests.found, strict=True)
@@ -116,13 +118,32 @@ class _Done(NamedTuple):
     buffer: mmap.mmap
 
 
-def _buffers(count: int, raws: Iterable[int]) -> list[mmap.mmap]:
-    """Memory for `count` frames, to be used again and again.
+class _Buffers:
+    """Memory for frames, to be used again and again.
 
     Fresh memory for each frame would cost as much as decompressing into it.
     """
-    room = max(raws, default=1)
-    return [mmap.mmap(-1, room) for _ in range(count)]
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._made = 0
+        self._free: list[mmap.mmap] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> mmap.mmap:
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            self._made += 1
+        return mmap.mmap(-1, self._room)
+
+    def give(self, buffer: mmap.mmap, most: int) -> None:
+        """Have it back, unless more than `most` are there by now."""
+        with self._lock:
+            if self._made > most:
+                self._made -= 1
+            else:
+                self._free.append(buffer)
 
 
 def _read_segments(root: Path, found: Scan, row: Sequence[Segment], raw: memoryview) -> None:
@@ -177,13 +198,12 @@ def unpack(
     _make_folders(manifest, into)
     writer = TreeWriter(manifest.files, into, resumed=resumed)
     local = threading.local()
-    workers = _workers(manifest, parallel)
-    under_way = workers + 1
-    free = _buffers(under_way, (frame.raw for frame in manifest.frames))
+    largest = max((frame.raw for frame in manifest.frames), default=1)
+    buffers = _Buffers(largest)
 
     def work(item: tuple[int, Frame, list[Segment], dict[int, int]]) -> _Done:
         number, frame, row, handles = item
-        buffer = free.pop()
+        buffer = buffers.take()
         raw = memoryview(buffer)[: frame.raw]
         if not (resumed and there[number] and writer.read(row, raw, handles)):
             open_frame(manifest.packs[frame.pack], frame, fetch, local, raw)
@@ -192,14 +212,21 @@ def unpack(
         return _Done(row, raw, buffer)
 
     def interrupted(kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is KeyboardInterrupt:
+        if kind:
             pool.shutdown(wait=False, cancel_futures=True)  # none begins after the abort
+        if kind is KeyboardInterrupt:
             abort()
 
     rows = segments(sizes, [frame.raw for frame in manifest.frames])
     with ExitStack() as stack:
         stack.callback(writer.close)
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        share = stack.enter_context(_MEMORY.one())
+        progress(0)  # who waited for that may not want it any more
+
+        def under_way() -> int:
+            return _workers(largest, parallel, share()) + 1
+
+        pool = stack.enter_context(ThreadPoolExecutor(_workers(largest, parallel, _MEMORY.total)))
         stack.push(interrupted)
         items = (
             (number, frame, row, writer.open(row))
@@ -208,17 +235,16 @@ def unpack(
         for done in in_order(pool, work, items, under_way):
             writer.finish(done.row, done.raw)
             progress(len(done.raw))
-            free.append(done.buffer)
+            buffers.give(done.buffer, under_way())
 
 
-def _workers(manifest: Manifest, parallel: int) -> int:
+def _workers(largest: int, parallel: int, memory: int) -> int:
     """How many frames to have under way: one more than cores, so that all decode while one
     waits for a lock or the disk; as many as the store likes, if memory allows.
 
     Each worker holds a frame's stored and its raw bytes; one finished frame waits its turn.
     """
-    largest = max((frame.raw for frame in manifest.frames), default=1)
-    return max(2, min(max(threads() + 1, parallel), (_MEMORY // largest - 1) // 2))
+    return max(2, min(max(threads() + 1, parallel), (memory // largest - 1) // 2))
 
 
 def open_frame(

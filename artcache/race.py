@@ -71,12 +71,13 @@ class Pace:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self._start = time.monotonic()
+        self._start = 0.0
         self._lock = threading.Lock()
         self._done = self._under_way = 0
 
     def asked(self, length: int) -> None:
         with self._lock:
+            self._start = self._start or time.monotonic()  # not while it waits for its turn
             self._under_way += length
 
     def came(self, length: int, *, whole: bool) -> None:

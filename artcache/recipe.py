@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .disk import replace_file
 from .errors import UnknownRecipe, UsageError
 from .key import Key, valid_recipe_name
 from .toolchain import GpuArch, HostFacts
@@ -361,8 +362,5 @@ def _remembered(memo: Path | None) -> dict[str, list[Any]]:
 
 
 def _remember(memo: Path, content: object) -> None:
-    temporary = memo.with_name(f"{memo.name}.{os.getpid()}")
     with contextlib.suppress(OSError):  # only slower next time
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content))
-        temporary.replace(memo)
+        replace_file(memo, json.dumps(content).encode())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .compat import NO
-from .disk import disk_errors
+from .disk import disk_errors, replace_file
 from .errors import Corrupt
 from .home import SUPPLIED
 from .manifest import File
@@ -112,12 +112,10 @@ def _link(entry: Entry, sources: Sequence[Path]) -> None:
         for name in sorted(os.listdir(source)):
             if ".so" not in name:
                 continue
-            with contextlib.suppress(FileNotFoundError):
-                (target / name).unlink()
-            (target / name).symlink_to(source / name)
-    temporary = home / f".{SUPPLIED}.{os.getpid()}"
-    temporary.write_text(json.dumps([str(source) for source in sources]))
-    temporary.replace(home / SUPPLIED)
+            temporary = target / f".{name}.{os.urandom(4).hex()}"  # others may link it too
+            temporary.symlink_to(source / name)
+            temporary.replace(target / name)
+    replace_file(home / SUPPLIED, json.dumps([str(source) for source in sources]).encode())
 
 
 @contextlib.contextmanager
@@ -125,6 +123,7 @@ def as_tree(cache: Cache, entry: Entry) -> Iterator[Tree | None]:
     """The entry's `lib/` as a tree to be installed beside its program; None if it has none."""
     folder = Path(entry.entry_folder, FOLDER)
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    names = [name for name in names if name[0] != "."]  # somebody is linking it anew
     if not names:
         yield None
         return

@@ -1,7 +1,8 @@
-"""`Tier`: one configured store, opened when it is first asked. For `cache`."""
+"""`Tier`: one configured store, opened when it is first asked. For `cache`; from any thread."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -36,16 +37,27 @@ class Tier:
         self.denied = False
         """It can be read and not be written."""
         self._repository: Repository | None = None
+        self._lock = threading.Lock()
 
     @property
     def repository(self) -> Repository:
         """Raises `StoreUnavailable`, or `UsageError` for a URL that nobody understands."""
-        if self._repository is None:
+        found = self._repository
+        if found is None:
             from .repository import Repository
 
-            store = self._store() if callable(self._store) else self._store
-            self._repository = Repository(store)
-        return self._repository
+            with self._lock:
+                found = self._repository
+                if found is None:
+                    store = self._store() if callable(self._store) else self._store
+                    found = self._repository = Repository(store)
+        return found
+
+    def fails(self) -> bool:
+        """It does not answer. False if that was known already: it is told once."""
+        with self._lock:
+            first, self.down = not self.down, True
+        return first
 
     @property
     def is_open(self) -> bool:

@@ -17,7 +17,7 @@ FLOORS = {
     1: "errors digest toolchain key manifest needs compat events units layout",
     2: "store process recipe disk",
     3: "memory frames compression tree lay partial pack seal home elf fatbin binary detect trust"
-    " stores install late spelling",
+    " stores install late spelling shares",
     4: "turns restore publish repository share match supply present tier cache builder survey pins"
     " gc listing transfer wanted fulfil race doctor",
     5: "__init__ __main__ api config cli notebook progress report",
@@ -32,11 +32,11 @@ BESIDE = {
     "manifest": "key needs errors",
     "needs": "errors",
     "compat": "needs toolchain errors",
-    "recipe": "process",
+    "recipe": "disk process",
     "tree": "frames",
     "lay": "frames",
     "compression": "frames",
-    "pack": "compression frames lay tree",
+    "pack": "compression frames lay shares tree",
     "home": "seal tree memory",
     "binary": "elf fatbin",
     "match": "cache repository tier",

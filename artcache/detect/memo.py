@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from ..disk import boot_id
+from ..disk import boot_id, replace_file
 from ..toolchain import CudaVersion, Gpu, HostFacts
 from . import listed, text_of
 
@@ -41,11 +41,8 @@ def remember(memo: Path, facts: HostFacts, root: Path) -> None:
         "driver": facts.driver,
         "driver_cuda": [cuda.major, cuda.minor] if cuda else None,
     }
-    temporary = memo.with_name(f"{memo.name}.{os.getpid()}")
     with contextlib.suppress(OSError):  # only slower next time
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(body))
-        temporary.replace(memo)
+        replace_file(memo, json.dumps(body).encode())
 
 
 def _stamp(root: Path) -> list[object]:
