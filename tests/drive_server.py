@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+
+from loopback import Handler, Server
 
 FOLDER = "application/vnd.google-apps.folder"
 TOKEN = "a-secret-token"
@@ -62,20 +62,9 @@ class DriveServer:
         self.account = "me@example.org"
         self.lock = threading.RLock()
         self._ids = itertools.count(1)
-        handler = type("Handler", (_Handler,), {"drive": self})
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-            request_queue_size = 64
-
-        self._server = Server(("127.0.0.1", 0), handler)
-        self.url = self.public_url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server = Server(type("Drive", (_Handler,), {"drive": self}))
+        self.url = self.public_url = self._server.url
+        self.close = self._server.close
 
     def add(self, name: str, parent: str = "", *, content: bytes | None = None) -> str:
         """A file, or a folder where there is no content; its id."""
@@ -186,19 +175,8 @@ class DriveServer:
             return item
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     drive: DriveServer
-    disable_nagle_algorithm = True
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        with contextlib.suppress(OSError):
-            super().handle_one_request()
-            return
-        self.close_connection = True
 
     def do_GET(self) -> None:
         self._serve()
@@ -206,23 +184,21 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def _serve(self) -> None:
-        drive, parts = self.drive, urlsplit(self.path)
-        self.query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        drive, body = self.drive, self.body()
         with drive.lock:
             drive.requests.append(f"{self.command} {self.path}")
         try:
-            if parts.path == "/token":
+            if self.place == "/token":
                 token = {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
-                self._json(token)
+                self.answer_json(token)
                 return
             if self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise Refusal(401, "authError", "Invalid Credentials")
-            path = parts.path.removeprefix("/upload").removeprefix("/drive/v3")
-            if self.command in ("POST", "PUT") and parts.path.startswith("/upload"):
+            path = self.place.removeprefix("/upload").removeprefix("/drive/v3")
+            if self.command in ("POST", "PUT") and self.place.startswith("/upload"):
                 self._upload(body)
             elif path == "/about":
-                self._json({"user": {"emailAddress": drive.account}})
+                self.answer_json({"user": {"emailAddress": drive.account}})
             elif path == "/files":
                 self._files(body)
             else:
@@ -230,14 +206,14 @@ class _Handler(BaseHTTPRequestHandler):
         except Refusal as refusal:
             row = {"domain": "global", "reason": refusal.reason, "message": refusal.message}
             error = {"code": refusal.status, "message": refusal.message, "errors": [row]}
-            self._json({"error": error}, refusal.status)
+            self.answer_json({"error": error}, refusal.status)
 
     def _files(self, body: bytes) -> None:
         if self.command == "GET":
-            self._json(self.drive.listed(self.query))
+            self.answer_json(self.drive.listed(self.query))
         else:
             item = self.drive.create(json.loads(body), b"")
-            self._json(self.drive.shown(item, self.query["fields"]))
+            self.answer_json(self.drive.shown(item, self.query["fields"]))
 
     def _file(self, id: str, body: bytes) -> None:
         drive, item = self.drive, self.drive.find(id)
@@ -246,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refusal(403, "insufficientFilePermissions", "Not for you.")
             with drive.lock:
                 drive.items.pop(id, None)
-            self._answer(204, b"")
+            self.answer(204, b"")
         elif self.command == "PATCH":
             facts = json.loads(body or b"{}")
             with drive.lock:
@@ -255,23 +231,11 @@ class _Handler(BaseHTTPRequestHandler):
                 gone = self.query.get("removeParents", "").split(",")
                 new = filter(None, self.query.get("addParents", "").split(","))
                 item.parents = [p for p in item.parents if p not in gone] + list(new)
-            self._json(drive.shown(item, self.query["fields"]))
+            self.answer_json(drive.shown(item, self.query["fields"]))
         elif self.query.get("alt") == "media":
-            self._media(item)
+            self.answer_range(item.content)
         else:
-            self._json(drive.shown(item, self.query["fields"]))
-
-    def _media(self, item: Item) -> None:
-        data = item.content
-        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
-        if not match:
-            self._answer(200, data)
-            return
-        first, last = int(match[1]), min(int(match[2]), len(data) - 1)
-        if first >= len(data):
-            raise Refusal(416, "requestedRangeNotSatisfiable")
-        span = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
-        self._answer(206, data[first : last + 1], span)
+            self.answer_json(drive.shown(item, self.query["fields"]))
 
     # -- uploads --------------------------------------------------------------------------
 
@@ -282,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "multipart":
             facts, content = self._parts(body)
             item = drive.create(json.loads(facts), content)
-            self._json(drive.shown(item, self.query["fields"]))
+            self.answer_json(drive.shown(item, self.query["fields"]))
         elif kind == "resumable":
             facts = json.loads(body)
             for parent in facts["parents"]:
@@ -294,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
                 upload = f"upload-{len(drive.uploads)}"
                 drive.uploads[upload] = (facts, total, bytearray())
             path = re.sub(r"&?upload_id=[^&]*", "", self.path)
-            self._answer(200, b"", {"Location": f"{drive.public_url}{path}&upload_id={upload}"})
+            self.answer(200, b"", {"Location": f"{drive.public_url}{path}&upload_id={upload}"})
         else:
             raise Refusal(400, "badRequest", f"uploadType {kind}")
 
@@ -319,26 +283,12 @@ class _Handler(BaseHTTPRequestHandler):
             if len(have) < total and len(body) % _CHUNK:
                 raise Refusal(400, "badRequest", "not a multiple of 256 KiB")
         if len(have) < total:
-            self._answer(308, b"", {"Range": f"bytes=0-{len(have) - 1}"} if have else {})
+            self.answer(308, b"", {"Range": f"bytes=0-{len(have) - 1}"} if have else {})
             return
         done = drive.named(facts["name"])
         mine = [item for item in done if item.properties == facts.get("appProperties")]
         item = mine[0] if mine else drive.create(facts, bytes(have))
-        self._json(drive.shown(item, self.query["fields"]))
-
-    # -- answers --------------------------------------------------------------------------
-
-    def _json(self, body: object, status: int = 200) -> None:
-        self._answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response_only(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer_json(drive.shown(item, self.query["fields"]))
 
 
 @contextlib.contextmanager

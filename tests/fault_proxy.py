@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from loopback import Handler, Server
 
 PER_HOP = frozenset({"connection", "transfer-encoding", "keep-alive", "host", "expect"})
 
@@ -60,25 +61,8 @@ class FaultProxy:
         self._plans: list[tuple[Fault, Callable[[Request], bool], list[int]]] = []
         self._lock = threading.Lock()
         self.over = threading.Event()
-        proxy = self
-
-        class Handler(_Handler):
-            owner = proxy
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-            request_queue_size = 64
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                pass  # clients hang up here: that is the point
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        if tls:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        scheme = "https" if tls else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._server = Server(type("Proxy", (_Handler,), {"owner": self}), tls=tls)
+        self.url = self._server.url
 
     def plan(
         self,
@@ -110,8 +94,7 @@ class FaultProxy:
 
     def close(self) -> None:
         self.over.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
 
 @contextlib.contextmanager
@@ -123,24 +106,13 @@ def fault_proxy(upstream: str, *, tls: ssl.SSLContext | None = None) -> Iterator
         proxy.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     owner: FaultProxy
-    disable_nagle_algorithm = True
-    protocol_version = "HTTP/1.1"
-
-    def handle_one_request(self) -> None:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            super().handle_one_request()
-            return
-        self.close_connection = True
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("do_"):
             return self._do
         raise AttributeError(name)
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
 
     def _do(self) -> None:
         request = Request(
@@ -157,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(100)
             self.end_headers()
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         time.sleep(fault.delay)
         if fault.status:
             self._answer(fault.status, fault.headers, fault.body, fault)

@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
+
+from loopback import Handler, Server
 
 TOKEN = "hf_secret"
 
@@ -25,23 +25,12 @@ class HfServer:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         """Method, path, and headers by lower-case names."""
         self.public_url = ""
-        handler = type("Handler", (_Handler,), {"hub": self})
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-            request_queue_size = 64
-
-        self._server = Server(("127.0.0.1", 0), handler)
-        self.port = self._server.server_address[1]
-        self.url = self.public_url = f"http://127.0.0.1:{self.port}"
+        self._server = Server(type("Hub", (_Handler,), {"hub": self}))
+        self.close = self._server.close
+        self.port = self._server.port
+        self.url = self.public_url = self._server.url
         self.cdn = f"http://localhost:{self.port}/cdn"
         """Another host, which must not get the token."""
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def rows(self, folder: str, recursive: bool) -> list[dict[str, Any]] | None:
         """What a listing of the folder has; None if there is no such folder."""
@@ -59,41 +48,28 @@ class HfServer:
         return rows if rows or not folder else None
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     hub: HfServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        with contextlib.suppress(OSError):
-            super().handle_one_request()
-            return
-        self.close_connection = True
 
     def do_GET(self) -> None:
-        hub, parts = self.hub, urlsplit(self.path)
-        self.query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        hub, place, body = self.hub, self.place, self.body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         hub.requests.append((self.command, self.path, headers))
-        if parts.path.startswith("/cdn/"):
-            self._bytes(hub.files[unquote(parts.path[5:])])
+        if place.startswith("/cdn/"):
+            self._bytes(hub.files[unquote(place[5:])])
             return
         if hub.private and headers.get("authorization") != f"Bearer {TOKEN}":
             self._fail(401, "RepoNotFound", "Invalid username or password.")
             return
-        if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", parts.path):
+        if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", place):
             if self._is_there(match[1], match[2]):
                 self._resolve(unquote(match[3]))
         elif match := re.fullmatch(
-            r"/api/datasets/([^/]+/[^/]+)/(revision|tree|paths-info)/([^/]+)/?(.*)", parts.path
+            r"/api/datasets/([^/]+/[^/]+)/(revision|tree|paths-info)/([^/]+)/?(.*)", place
         ):
             if self._is_there(match[1], match[3]):
                 self._api(match[2], unquote(match[4]), body)
-        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)", parts.path):
+        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)", place):
             if self._is_there(match[1], "main"):
                 self._api("revision", "", body)
         else:
@@ -113,11 +89,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, what: str, path: str, body: bytes) -> None:
         if what == "revision":
             date = "2026-01-31T12:00:00.000Z"
-            self._json({"id": "lab/cache", "sha": "0" * 40, "lastModified": date, "siblings": []})
+            self.answer_json(
+                {"id": "lab/cache", "sha": "0" * 40, "lastModified": date, "siblings": []}
+            )
             return
         if what == "paths-info":
             wanted = json.loads(body)["paths"]
-            self._json([r for r in self.hub.rows("", True) or [] if r["path"] in wanted])
+            self.answer_json([r for r in self.hub.rows("", True) or [] if r["path"] in wanted])
             return
         rows = self.hub.rows(path, self.query.get("recursive", "").lower() == "true")
         if rows is None:
@@ -129,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         if end < len(rows):
             more = re.sub(r"&cursor=\d+", "", self.path)
             link = {"Link": f'<{self.hub.public_url}{more}&cursor={end}>; rel="next"'}
-        self._json(rows[start:end], headers=link)
+        self.answer_json(rows[start:end], headers=link)
 
     def _resolve(self, path: str) -> None:
         if path not in self.hub.files:
@@ -137,39 +115,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.endswith(".pack"):  # as large files are kept
             size = str(len(self.hub.files[path]))
             where = {"Location": f"{self.hub.cdn}/{path}?Signature=x", "X-Linked-Size": size}
-            self._answer(302, b"", where)
+            self.answer(302, b"", where)
         else:
             self._bytes(self.hub.files[path])
 
     def _bytes(self, data: bytes) -> None:
-        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if not match:
-            self._answer(200, data, {"ETag": '"x"', "X-Repo-Commit": "0" * 40})
-            return
-        first = int(match[1])
-        last = min(int(match[2] or len(data)), len(data) - 1)
-        if first >= len(data):
-            self._answer(416, b"")
-            return
-        span = {"Content-Range": f"bytes {first}-{last}/{len(data)}", "ETag": '"x"'}
-        self._answer(206, data[first : last + 1], span)
+        self.answer_range(data, {"ETag": '"x"', "X-Repo-Commit": "0" * 40})
 
     def _fail(self, status: int, code: str, message: str) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": message}
-        self._json({"error": message}, status, headers)
-
-    def _json(self, body: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        kind = {"Content-Type": "application/json", **(headers or {})}
-        self._answer(status, json.dumps(body).encode(), kind)
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response_only(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.answer_json({"error": message}, status, headers)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,10 @@ import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
+
+from loopback import Handler, Server
 
 _UNIT = 256 << 10
 """A cut request's bytes are kept in multiples of this."""
@@ -59,75 +60,52 @@ class Resumable:
 def resumable_server() -> Iterator[Resumable]:
     state = Resumable()
 
-    class Handler(_Handler):
-        owner = state
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    server = Server(type("Uploads", (_Handler,), {"owner": state}))
+    state.url = server.url
     try:
         yield state
     finally:
         state.over.set()
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     owner: Resumable
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-    def _answer(self, status: int, body: object = None, **headers: str) -> None:
-        data = json.dumps(body).encode() if body is not None else b""
-        self.send_response_only(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+    def _tell(self, status: int, body: object = None, **headers: str) -> None:
+        self.answer(status, json.dumps(body).encode() if body is not None else b"", headers)
 
     def do_GET(self) -> None:
-        name = unquote(urlsplit(self.path).path.rpartition("/o/")[2])
+        name = unquote(self.place.rpartition("/o/")[2])
         facts = self.owner.objects.get(name)
         if facts:
-            self._answer(200, facts)
-        elif self.path.partition("?")[0].endswith("/o"):
-            self._answer(200, {"items": []})
+            self._tell(200, facts)
+        elif self.place.endswith("/o"):
+            self._tell(200, {"items": []})
         else:
-            self._answer(404)
+            self._tell(404)
 
     def do_DELETE(self) -> None:
-        name = unquote(urlsplit(self.path).path.rpartition("/o/")[2])
-        self._answer(204 if self.owner.objects.pop(name, None) else 404)
+        name = unquote(self.place.rpartition("/o/")[2])
+        self._tell(204 if self.owner.objects.pop(name, None) else 404)
 
     def do_POST(self) -> None:
-        query = parse_qs(urlsplit(self.path).query)
-        facts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        facts = json.loads(self.body())
         size = int(self.headers["X-Upload-Content-Length"])
         self.owner.begun += 1
         self.owner.forget = False
         number = f"session-{self.owner.begun}"
-        self.owner.sessions[number] = Session(facts, size, query["ifGenerationMatch"][0])
+        self.owner.sessions[number] = Session(facts, size, self.query["ifGenerationMatch"])
         path = f"/upload/storage/v1/b/b/o?uploadType=resumable&upload_id={number}"
-        self._answer(200, {}, Location=f"http://elsewhere.example{path}")
+        self._tell(200, {}, Location=f"http://elsewhere.example{path}")
 
     def do_PUT(self) -> None:
-        number = parse_qs(urlsplit(self.path).query)["upload_id"][0]
+        number = self.query["upload_id"]
         session = self.owner.sessions.get(number)
         span = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)", self.headers["Content-Range"])
         assert span
         if session is None or self.owner.forget:
-            self._answer(404)
+            self._tell(404)
         elif span[1] is None:
             self.owner.asked += 1
             self._progress(session)
@@ -162,11 +140,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _progress(self, session: Session) -> None:
         if len(session.data) < session.size:
             there = {"Range": f"bytes=0-{len(session.data) - 1}"} if session.data else {}
-            self._answer(308, **there)
+            self._tell(308, **there)
         elif error := self._store_if_whole(session):
-            self._answer(error, {"error": {"message": "refused"}})
+            self._tell(error, {"error": {"message": "refused"}})
         else:
-            self._answer(200, self.owner.objects[session.facts["name"]])
+            self._tell(200, self.owner.objects[session.facts["name"]])
 
     def _store_if_whole(self, session: Session) -> int:
         if len(session.data) < session.size:

@@ -220,17 +220,23 @@ def _first(tiers: Sequence[Tier], option: str) -> Tier:
 
 
 @contextlib.contextmanager
-def _written(cache: Cache, file: str) -> Iterator[Path]:
-    """Where to write the archive; for `-` it is copied to stdout at the end."""
+def _on_disk(cache: Cache, file: str) -> Iterator[Path]:
+    """FILE; for `-` a file that is there as long, since an archive is not read or made in order."""
     if file != "-":
         yield Path(file)
         return
-    import shutil
-
     with cache.home.staging() as staging:
-        path = staging / "stdout.artcache"
+        yield staging / "pipe.artcache"
+
+
+@contextlib.contextmanager
+def _written(cache: Cache, file: str) -> Iterator[Path]:
+    """Where to write the archive; for `-` it is copied to stdout at the end."""
+    with _on_disk(cache, file) as path:
         yield path
-        if path.exists():
+        if file == "-" and path.exists():
+            import shutil
+
             with path.open("rb") as saved:
                 shutil.copyfileobj(saved, sys.stdout.buffer, 1 << 20)
             sys.stdout.buffer.flush()
@@ -239,17 +245,14 @@ def _written(cache: Cache, file: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def _readable(cache: Cache, file: str) -> Iterator[Path]:
     """The archive as a file that can be read anywhere; stdin is copied first."""
-    if file != "-":
-        yield Path(file)
-        return
-    import shutil
+    with _on_disk(cache, file) as path:
+        if file == "-":
+            import shutil
 
-    from artcache.disk import disk_errors
+            from artcache.disk import disk_errors
 
-    with cache.home.staging() as staging:
-        path = staging / "stdin.artcache"
-        with disk_errors(staging, doing="copy the archive"), path.open("wb") as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
+            with disk_errors(path.parent, doing="copy the archive"), path.open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
         yield path
 
 
