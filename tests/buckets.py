@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import pytest
+from fault_proxy import FaultProxy, fault_proxy
 from servers import make_gcs_bucket, make_s3_bucket
 
 from artcache.stores.faults import Limits
@@ -44,3 +48,24 @@ def s3_store(
     return RemoteStore(
         f"s3://{name}/cache", S3Bucket(name, f"s3://{name}/cache", limits), "cache", limits=limits
     )
+
+
+class HurtBucket(NamedTuple):
+    """A folder in a new, empty bucket, for all that this test starts; and what can hurt it."""
+
+    url: str
+    proxy: FaultProxy
+
+
+@pytest.fixture(params=["gs", "s3"])
+def hurt_bucket(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HurtBucket]:
+    gs = request.param == "gs"
+    server: str = request.getfixturevalue("gcs_url" if gs else "s3_url")
+    name = make_gcs_bucket(server) if gs else make_s3_bucket(server)
+    with fault_proxy(server) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST" if gs else "AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing-1234")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        yield HurtBucket(f"{request.param}://{name}/some/folder", proxy)

@@ -6,12 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_proxy import Fault, FaultProxy, fault_proxy
-from servers import make_gcs_bucket, make_s3_bucket
+from buckets import HurtBucket
+from fault_proxy import Fault, FaultProxy
 from test_cache import HOST, Told
 from test_interrupt import sleeping
 from toy import Machine
@@ -81,18 +81,9 @@ class Link:
         return Machine(folder)
 
 
-@pytest.fixture(params=["gs", "s3"])
-def link(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Link]:
-    gs = request.param == "gs"
-    server: str = request.getfixturevalue("gcs_url" if gs else "s3_url")
-    name = make_gcs_bucket(server) if gs else make_s3_bucket(server)
-    with fault_proxy(server) as proxy:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST" if gs else "AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing-1234")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        yield Link(tmp_path, f"{request.param}://{name}/some/folder", proxy)
+@pytest.fixture
+def link(hurt_bucket: HurtBucket, tmp_path: Path) -> Link:
+    return Link(tmp_path, *hurt_bucket)
 
 
 def nothing_half_done(machine: Machine) -> bool:
@@ -117,7 +108,7 @@ def test_the_build_wins_where_the_link_is_slow(link: Link) -> None:
     assert machine.run(*link.words).json["result"]["origin"] == "home"
 
 
-@pytest.mark.parametrize("link", ["gs"], indirect=True)
+@pytest.mark.parametrize("hurt_bucket", ["gs"], indirect=True)
 def test_the_fetch_wins_where_the_build_is_slow(link: Link) -> None:
     link.proxy.plan(SLOW, when=is_pack)
     machine = link.machine("a")
@@ -134,7 +125,7 @@ def test_the_fetch_wins_where_the_build_is_slow(link: Link) -> None:
     assert machine.run(*link.words).json["result"]["origin"] == "home"
 
 
-@pytest.mark.parametrize("link", ["gs"], indirect=True)
+@pytest.mark.parametrize("hurt_bucket", ["gs"], indirect=True)
 def test_without_race_it_is_only_said(link: Link, tmp_path: Path) -> None:
     link.proxy.plan(SLOW, when=is_pack)
     after(lambda: any(map(is_pack, link.proxy.requests)), lambda: time.sleep(4), link.proxy.heal)
@@ -147,7 +138,7 @@ def test_without_race_it_is_only_said(link: Link, tmp_path: Path) -> None:
     assert not counter.exists()
 
 
-@pytest.mark.parametrize("link", ["gs"], indirect=True)
+@pytest.mark.parametrize("hurt_bucket", ["gs"], indirect=True)
 def test_ctrl_c_ends_both(link: Link) -> None:
     link.proxy.plan(SLOW, when=is_pack)
     machine = link.machine("a")

@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from buckets import HurtBucket
 from fault_proxy import Fault, FaultProxy, fault_proxy
-from servers import make_gcs_bucket, make_s3_bucket
+from servers import make_gcs_bucket
 from test_cache import Told
 from toy import Machine
 
@@ -50,18 +50,9 @@ class Bucket:
         return sorted(entry.name for entry in open_store(self.url).list(prefix))
 
 
-@pytest.fixture(params=["gs", "s3"])
-def bucket(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bucket]:
-    gs = request.param == "gs"
-    server: str = request.getfixturevalue("gcs_url" if gs else "s3_url")
-    name = make_gcs_bucket(server) if gs else make_s3_bucket(server)
-    with fault_proxy(server) as proxy:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST" if gs else "AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing-1234")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        yield Bucket(tmp_path, f"{request.param}://{name}/some/folder", proxy)
+@pytest.fixture
+def bucket(hurt_bucket: HurtBucket, tmp_path: Path) -> Bucket:
+    return Bucket(tmp_path, *hurt_bucket)
 
 
 def is_pack(request: object) -> bool:
