@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .errors import UsageError
 from .needs import Needs
@@ -47,8 +46,7 @@ _MINIMUM_DRIVER = {
 """By version before 11, by major from 11 on: there minor versions are compatible."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArtifactFacts:
+class ArtifactFacts(NamedTuple):
     """What an artifact is, as far as it decides where it runs."""
 
     needs: Needs
@@ -63,8 +61,7 @@ class ArtifactFacts:
         return self.cuda != "none" or bool(needs.sass or needs.ptx or needs.driver)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An outcome, and why: for `no` every obstacle, otherwise what will run on which GPU."""
 
     outcome: Outcome

@@ -144,6 +144,11 @@ def sweep(top: Path, kept: float) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Also one with folders that even their owner cannot enter or write, as a build may leave."""
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)  # as most are: shutil takes longer to import than that
+        return
+    if not os.path.lexists(folder):
+        return
     import shutil
 
     try:

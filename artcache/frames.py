@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from . import digest
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 FRAME = 4 << 20
 """Raw bytes of a frame, at most."""
@@ -34,6 +36,11 @@ class Segment(NamedTuple):
 def threads() -> int:
     """As many as this process may use cores, at most 4: each holds two frames in memory."""
     return min(len(os.sched_getaffinity(0)), 4)
+
+
+def is_tiny(size: int) -> bool:
+    """Whether a tree of so many bytes is unpacked before threads for it had started."""
+    return size <= 2 * FRAME
 
 
 def cut(sizes: Sequence[int], paths: Sequence[str] = ()) -> Iterator[int]:
@@ -110,13 +117,27 @@ class Digests:
         return self.found[segment.file]
 
 
+def pool_of(count: int) -> ThreadPoolExecutor:
+    """Threads for `in_order`. Imported when wanted: a tiny artifact is there by then."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(count)
+
+
 def in_order(
-    pool: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor | None,
     work: Callable[[_Item], _Result],
     items: Iterable[_Item],
     window: int | Callable[[], int],
 ) -> Iterator[_Result]:
-    """`map` with at most `window` items under way, asked anew for each; the first error ends it."""
+    """`map` with at most `window` items under way, asked anew for each; the first error ends it.
+
+    Args:
+        pool: None: one after the other, in this thread.
+    """
+    if pool is None:
+        yield from map(work, items)
+        return
     waiting: deque[Future[_Result]] = deque()
     most = window if callable(window) else lambda: window
     try:

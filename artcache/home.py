@@ -18,9 +18,9 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import seal as seals
 from .disk import boot_id, disk_errors, remove_tree, replace_file, sweep
@@ -41,11 +41,15 @@ SUPPLIED = "supplied.json"
 class Entry:
     """A tree in the home that passed its check just now."""
 
-    __slots__ = ("_seal", "key")
+    __slots__ = ("_manifest", "_seal", "key")
 
-    def __init__(self, key: Key, seal: Seal) -> None:
+    def __init__(self, key: Key, seal: Seal, manifest: Manifest | None = None) -> None:
+        """Args:
+        manifest: What the entry's file of that name holds, if it is known.
+        """
         self.key = key
         self._seal = seal
+        self._manifest = manifest
 
     @property
     def path(self) -> Path:
@@ -102,6 +106,8 @@ class Entry:
 
     def manifest(self) -> Manifest:
         """Raises `Corrupt`."""
+        if self._manifest is not None:
+            return self._manifest
         from .manifest import Manifest
 
         path = self.folder / "manifest.json"
@@ -226,11 +232,16 @@ class Home:
                 if handle >= 0:
                     os.close(handle)
 
-    def commit(self, staged: Path, manifest: Manifest, origin: str) -> Entry:
+    def commit(
+        self, staged: Path, manifest: Manifest, origin: str, stamps: Sequence[int] = ()
+    ) -> Entry:
         """Make `staged` (a folder in a staging folder, holding `tree`) the manifest's entry.
 
         The entry appears whole or not at all. If there is one already, it stays
         and is returned.
+
+        Args:
+            stamps: Each file's modification time in ns, if whoever wrote them saw it.
 
         Raises:
             LocalDisk: the disk is full or not ours.
@@ -239,10 +250,11 @@ class Home:
         target = self.folder("entries") / key.recipe / key.hash
         with disk_errors(self.root, doing="store the tree"):
             (staged / "manifest.json").write_bytes(manifest.to_bytes())
-            self._write_seal(staged, manifest, origin, durable=False)
+            body = self._write_seal(staged, manifest, origin, durable=False, stamps=stamps)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 staged.rename(target)
+                return Entry(key, seals.just_written(str(target), body), manifest)
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
@@ -251,7 +263,15 @@ class Home:
             raise LocalDisk(f"the tree could not be moved to {target}")
         return entry
 
-    def _write_seal(self, folder: Path, manifest: Manifest, origin: str, *, durable: bool) -> None:
+    def _write_seal(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        origin: str,
+        *,
+        durable: bool,
+        stamps: Sequence[int] = (),
+    ) -> dict[str, Any]:
         facts = {
             "fields": manifest.key.fields,
             "origin": origin,
@@ -262,10 +282,11 @@ class Home:
         if not durable and not boot_id():
             os.sync()  # no way to notice a crash later, so pay for it now
             durable = True
-        paths = [file.path for file in manifest.files] + [link.path for link in manifest.links]
         with disk_errors(self.root, doing="seal the tree"):
-            body = seals.make(str(folder), paths, facts, durable=durable)
-            replace_file(folder / seals.NAME, body)
+            rows = seals.rows_of(f"{folder}/tree", manifest, stamps)
+            body = seals.make(rows, facts, durable=durable)
+            replace_file(folder / seals.NAME, seals.encoded(body))
+        return body
 
     def quarantine(self, key: Key) -> Path:
         """Take a broken entry out of the way; returns where it is now."""

@@ -40,9 +40,11 @@ class TreeWriter:
         self._digests = Digests([file.size for file in files])
         self._handles: dict[int, int] = {}
         self._piece = PIECE
+        self.stamps = [0] * len(files)
+        """Of each file that is whole the modification time, in ns since the epoch."""
         for number, file in enumerate(files):
             if not file.size:
-                os.close(self._create(number))
+                self._close(number, self._create(number))
                 self._check(number, self._digests.found[number])
 
     def open(self, row: Sequence[Segment]) -> dict[int, int]:
@@ -69,7 +71,7 @@ class TreeWriter:
             try:
                 write_all(handle, view, 0, SMALL_PIECE)
             finally:
-                os.close(handle)
+                self._close(segment.file, handle)
 
     def _write_large(self, handle: int, view: memoryview, offset: int) -> None:
         start = time.thread_time()
@@ -91,7 +93,7 @@ class TreeWriter:
                 whole = os.preadv(handle, [view], segment.start) == segment.length
             finally:
                 if shared is None:
-                    os.close(handle)
+                    self._close(segment.file, handle)
             if whole and shared is None:
                 whole = self._digests.whole(segment, view) == self._files[segment.file].xxh3
             if not whole:
@@ -105,7 +107,7 @@ class TreeWriter:
                 continue
             view = raw[segment.at : segment.at + segment.length]
             if found := self._digests.piece(segment, view):
-                os.close(self._handles.pop(segment.file))
+                self._close(segment.file, self._handles.pop(segment.file))
                 self._check(segment.file, found)
 
     def close(self) -> None:
@@ -114,10 +116,17 @@ class TreeWriter:
 
     def _create(self, number: int) -> int:
         file = self._files[number]
-        handle = os.open(f"{self._into}/{file.path}", self._flags, file.mode)
-        if os.fstat(handle).st_mode & 0o777 != file.mode:  # a umask other than 022
-            os.fchmod(handle, file.mode)
-        return handle
+        return os.open(f"{self._into}/{file.path}", self._flags, file.mode)
+
+    def _close(self, number: int, handle: int) -> None:
+        """One look at the file, for its mode and its seal."""
+        try:
+            facts = os.fstat(handle)
+            self.stamps[number] = facts.st_mtime_ns
+            if facts.st_mode & 0o777 != self._files[number].mode:  # a umask other than 022
+                os.fchmod(handle, self._files[number].mode)
+        finally:
+            os.close(handle)
 
     def _check(self, number: int, found: str) -> None:
         file = self._files[number]

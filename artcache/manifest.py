@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from .errors import ArtcacheError, Corrupt, InvalidKey, NewerFormat, OverLimit
@@ -76,8 +76,7 @@ class Frame(NamedTuple):
     """Of the stored bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """Rows are sorted by path. Without packs it describes a tree that was never packed."""
 
     key: Key
@@ -87,8 +86,8 @@ class Manifest:
     """Folders that hold nothing; all others follow from the paths."""
     packs: tuple[Pack, ...] = ()
     frames: tuple[Frame, ...] = ()
-    needs: Needs = field(default_factory=Needs)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    needs: Needs = Needs()
+    provenance: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def size(self) -> int:
@@ -118,7 +117,7 @@ class Manifest:
                 "packs": self.packs,
                 "frames": self.frames,
                 "needs": self.needs.to_json(),
-                "provenance": self.provenance,
+                "provenance": dict(self.provenance),
             }
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from .errors import Corrupt
 
@@ -26,8 +26,7 @@ _SHAPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What a tree of files needs at run time, as found in the files themselves."""
 
     sonames: tuple[str, ...] = ()
@@ -49,10 +48,9 @@ class Needs:
 
     def to_json(self) -> dict[str, str | list[str]]:
         """Every field by its name, tuples as lists."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
+            for name, value in self._asdict().items()
         }
 
     @classmethod

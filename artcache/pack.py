@@ -14,7 +14,6 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -22,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 from . import digest
 from .compression import Compression, Compressor
 from .errors import BuildFailed, Corrupt
-from .frames import Digests, Segment, cut, in_order, segments, threads
+from .frames import Digests, Segment, cut, in_order, is_tiny, pool_of, segments, threads
 from .lay import SMALL_PIECE, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
 from .shares import Shares
@@ -83,7 +82,7 @@ def write(
 
     hasher, frames, offset = digest.blake3_hasher(), [], 0
     known: dict[str, Frame] = {}
-    with ThreadPoolExecutor(threads()) as pool:
+    with pool_of(threads()) as pool:
         rows = segments(sizes, raws)
         for done, stored, blake3 in in_order(pool, work, rows, under_way):
             for segment in done.row:
@@ -175,7 +174,7 @@ def unpack(
     progress: Progress = lambda count: None,
     there: Sequence[int] = (),
     mark: Callable[[int], object] = lambda number: None,
-) -> None:
+) -> list[int]:
     """Write the manifest's tree into the folder `into`, which is empty or holds a part of it.
 
     Every stored byte passes BLAKE3 before it is decompressed, every file XXH3
@@ -188,6 +187,9 @@ def unpack(
         abort: Ends the fetches under way; called on Ctrl-C, which else waits for them.
         there: For each frame whether its bytes are in `into` already; empty: none is.
         mark: Called with a frame's number once its bytes are, from any thread.
+
+    Returns:
+        Each file's modification time, in ns since the epoch.
 
     Raises:
         Corrupt: bytes that are not the manifest's; the message names the frame or file.
@@ -212,7 +214,7 @@ def unpack(
         return _Done(row, raw, buffer)
 
     def interrupted(kind: type[BaseException] | None, *rest: object) -> None:
-        if kind:
+        if pool and kind:
             pool.shutdown(wait=False, cancel_futures=True)  # none begins after the abort
         if kind is KeyboardInterrupt:
             abort()
@@ -226,7 +228,9 @@ def unpack(
         def under_way() -> int:
             return _workers(largest, parallel, share()) + 1
 
-        pool = stack.enter_context(ThreadPoolExecutor(_workers(largest, parallel, _MEMORY.total)))
+        most = _workers(largest, parallel, _MEMORY.total)
+        tiny = is_tiny(manifest.size) and not parallel
+        pool = None if tiny else stack.enter_context(pool_of(most))
         stack.push(interrupted)
         items = (
             (number, frame, row, writer.open(row))
@@ -236,6 +240,7 @@ def unpack(
             writer.finish(done.row, done.raw)
             progress(len(done.raw))
             buffers.give(done.buffer, under_way())
+    return writer.stamps
 
 
 def _workers(largest: int, parallel: int, memory: int) -> int:

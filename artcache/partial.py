@@ -13,12 +13,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from . import digest
-from .disk import boot_id, remove_tree, sweep
+from .disk import boot_id, emptied, remove_tree, sweep
 from .errors import Corrupt, LocalDisk
 from .key import canonical_json
 from .manifest import Manifest
@@ -39,6 +38,8 @@ class Partial:
         """
         self.folder = folder
         self.tree = folder / "tree"
+        self.stamps: list[int] = []
+        """Of each file the modification time, in ns since the epoch, once all are there."""
         self._head = f"{boot_id()}\n".encode()
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -63,14 +64,13 @@ class Partial:
     def afresh(self) -> Path:
         """Forget what is there; the tree is an empty folder then."""
         os.ftruncate(self._marks, 0)
-        shutil.rmtree(self.tree, ignore_errors=True)
-        self.tree.mkdir()
+        emptied(self.tree)
         self.done = bytearray(len(self.done))
         os.pwrite(self._marks, self._head, 0)
         return self.tree
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
 
     def close(self) -> None:
         os.close(self._marks)
@@ -93,6 +93,8 @@ def resumable(top: Path, manifest: Manifest) -> Iterator[Partial]:
     partial = Partial(top / f"{key}.{_tree_of(manifest)}", len(manifest.frames))
     try:
         yield partial
+        with contextlib.suppress(OSError):
+            os.unlink(partial.folder / "frames")  # its tree was moved away: now it is empty
         for left in top.glob(f"{key}.*"):  # also of other bytes under the same key
             remove_tree(left)
     except (OSError, LocalDisk, Corrupt):
@@ -104,6 +106,9 @@ def resumable(top: Path, manifest: Manifest) -> Iterator[Partial]:
 
 def _tree_of(manifest: Manifest) -> str:
     """16 hex digits, the same for all manifests of one tree whose frames end at the same bytes."""
+    files = manifest.files  # of which there may be many
+    rows = ["\0".join([file.path for file in files]), "".join([file.xxh3 for file in files])]
+    rows += ["".join(["x" if file.mode & 0o100 else "-" for file in files])]
     frames = [frame.raw for frame in manifest.frames]
-    tree = [manifest.files, manifest.links, manifest.dirs, frames]
-    return digest.blake3(canonical_json(tree))[:16]
+    tree = canonical_json([manifest.links, manifest.dirs, frames])
+    return digest.blake3("\n".join(rows).encode() + tree)[:16]

@@ -339,12 +339,13 @@ def _offered(file: str) -> dict[str, str]:
     Read here, since importing importlib.metadata takes as long as a warm hit.
     """
     try:
-        with open(file, encoding="utf-8") as stream:
-            lines = [line.strip() for line in stream]
+        with open(file, "rb", buffering=0) as stream:
+            data = stream.read()
+        text = data.decode() if GROUP.encode() in data else ""
     except (OSError, ValueError):
         return {}
     found, group = {}, ""
-    for line in lines:
+    for line in map(str.strip, text.splitlines()):
         name, equals, target = line.partition("=")
         if line.startswith("["):
             group = line.strip("[] ")

@@ -12,7 +12,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +50,7 @@ class Found(NamedTuple):
     """The manifest as it was published, byte for byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     url: str
     first: bool
     """False: somebody else's manifest was there, and stays."""
@@ -198,7 +196,7 @@ class Repository:
         """
 
         def read(into: Path) -> None:
-            unpack(
+            partial.stamps = unpack(
                 found.manifest,
                 fetch or self.lend,
                 into,

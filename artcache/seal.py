@@ -16,12 +16,14 @@ import enum
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .disk import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .manifest import Manifest
 
 FORMAT = 1
 NAME = "seal.json"
@@ -30,6 +32,10 @@ _MEMBERS = frozenset(
 )
 _ALWAYS = 1 << 20
 """Bytes from which a file is looked at on every hit, like every executable."""
+
+
+_SAMPLED = 64
+"""One file of so many is looked at again before its seal is written."""
 
 
 class Trust(enum.Enum):
@@ -121,23 +127,68 @@ def _bytes(path: str) -> bytes:
         return file.read()
 
 
-def make(folder: str, paths: Iterable[str], facts: Mapping[str, Any], *, durable: bool) -> bytes:
-    """A seal's bytes for the tree in `folder`, as it is on disk now.
+def just_written(folder: str, body: dict[str, Any]) -> Seal:
+    """The seal that this process just wrote into an entry, without reading it again."""
+    facts = os.stat(f"{folder}/{NAME}")
+    seal = _seen[folder] = Seal(folder, body, (facts.st_mtime_ns, facts.st_ino))
+    return seal
+
+
+class Row(NamedTuple):
+    """A file or link of a tree as it is on the disk."""
+
+    path: str
+    """Relative to the tree."""
+    mode: int
+    """Permissions of a file; 0 for a link."""
+    size: int
+    modified: int
+    """ns since the epoch."""
+
+
+def rows_of(tree: str, manifest: Manifest, stamps: Sequence[int] = ()) -> list[Row]:
+    """Of all files and links, as they are now.
 
     Args:
-        paths: Of all files and links, relative to the tree.
+        stamps: Each file's modification time in ns, if whoever wrote them saw it:
+            so not every one has to be looked at again.
+    """
+    links = [_looked_at(tree, link.path) for link in manifest.links]
+    if len(stamps) == len(manifest.files):
+        pairs = zip(manifest.files, stamps, strict=True)
+        rows = [Row(file.path, file.mode, file.size, stamp) for file, stamp in pairs]
+        # Some servers set the time when a file is closed; then they do so with each.
+        if all(row == _looked_at(tree, row.path) for row in rows[::_SAMPLED]):
+            return rows + links
+    return [_looked_at(tree, file.path) for file in manifest.files] + links
+
+
+def _looked_at(tree: str, path: str) -> Row:
+    found = os.lstat(f"{tree}/{path}")
+    mode = found.st_mode & 0o777 if stat.S_ISREG(found.st_mode) else 0
+    return Row(path, mode, found.st_size, found.st_mtime_ns)
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def make(rows: Iterable[Row], facts: Mapping[str, Any], *, durable: bool) -> dict[str, Any]:
+    """A seal's JSON for a tree.
+
+    Args:
+        rows: Of all files and links.
         facts: JSON values to keep with it: the key's fields, the origin.
         durable: Whether the tree is known to be on disk, not only in memory.
     """
     files, always, folders = [], [], {""}
-    for path in paths:
-        found = os.lstat(f"{folder}/tree/{path}")
-        row = [path, found.st_size, found.st_mtime_ns]
+    for path, mode, size, modified in rows:
+        row = [path, size, modified]
         files.append(row)
-        if found.st_size >= _ALWAYS or (stat.S_ISREG(found.st_mode) and found.st_mode & 0o100):
+        if size >= _ALWAYS or mode & 0o100:
             always.append(row)
         folders.add(path.rpartition("/")[0])
-    body = {
+    return {
         "seal": FORMAT,
         **facts,
         "boot": boot_id(),
@@ -146,7 +197,6 @@ def make(folder: str, paths: Iterable[str], facts: Mapping[str, Any], *, durable
         "folders": sorted(folders),
         "files": files,
     }
-    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _first_broken(tree: str, rows: list[list[Any]]) -> str:

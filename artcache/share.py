@@ -13,7 +13,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -136,7 +135,7 @@ def _lean(
         else:
             place = held[frame.blake3]
             frames.append(frame._replace(pack=chosen.index(place.pack), offset=place.offset))
-    return _Lean(replace(manifest, packs=tuple(packs), frames=tuple(frames)), frozenset(chosen))
+    return _Lean(manifest._replace(packs=tuple(packs), frames=tuple(frames)), frozenset(chosen))
 
 
 def _places(manifests: Iterable[Manifest]) -> dict[str, _Place]:

@@ -11,15 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .compat import NO
 from .disk import disk_errors, replace_file
 from .errors import Corrupt
+from .frames import pool_of
 from .home import SUPPLIED
 from .manifest import File
 from .match import judge
@@ -53,9 +52,10 @@ def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
     sources, missing = lacking(cache, manifest)
     suppliers = {name: recipe.supplier(name, entry.key) for name in sorted(missing)}
     wanted = list(dict.fromkeys(found for found in suppliers.values() if found))
-    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
-        trees = pool.map(lambda asked: cache.fetch(asked.recipe, asked.request).path, wanted)
-        sources += [folder for tree in trees for folder in _library_folders(tree)]
+    if wanted:
+        with pool_of(len(wanted)) as pool:
+            trees = pool.map(lambda asked: cache.fetch(asked.recipe, asked.request).path, wanted)
+            sources += [folder for tree in trees for folder in _library_folders(tree)]
     with disk_errors(cache.home.root, doing="link libraries"):
         _link(entry, sources)
     return sorted(
@@ -127,6 +127,8 @@ def as_tree(cache: Cache, entry: Entry) -> Iterator[Tree | None]:
     if not names:
         yield None
         return
+    import shutil
+
     from .install import Tree
 
     with cache.home.staging() as staging, disk_errors(cache.home.root, doing="link libraries"):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from . import digest
 from .errors import BuildFailed, Corrupt
-from .frames import in_order, threads
+from .frames import in_order, pool_of, threads
 from .manifest import File, Link, check_paths
 
 
@@ -82,7 +81,7 @@ def digest_files(root: Path, found: Scan) -> tuple[File, ...]:
             raise BuildFailed(f"{path} changed while it was read")
         return File(path, mode, size, xxh3)
 
-    with ThreadPoolExecutor(threads()) as pool:
+    with pool_of(threads()) as pool:
         return tuple(in_order(pool, one, found.files, 64))
 
 
@@ -119,7 +118,7 @@ def differing(root: Path, files: Sequence[File], links: Sequence[Link]) -> list[
             return f"{file.path}: unreadable ({error.strerror})"
         return ""
 
-    with ThreadPoolExecutor(threads()) as pool:
+    with pool_of(threads()) as pool:
         problems = [why for why in in_order(pool, one, files, 64) if why]
     for link in links:
         path = root / link.path

@@ -7,7 +7,6 @@ for the user. `obtain` then brings the tree.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,6 +72,8 @@ def resolve(source: str | None, ref: str | None, runner: Runner) -> Source:
         return _tarball(path, ref)
     if re.fullmatch(_SCP_LIKE, word):
         return _repository(word, ref, runner)
+    import difflib
+
     near = difflib.get_close_matches(word.lower(), BY_NAME, n=2, cutoff=0.6)
     raise UsageError(
         f"{word!r} is no darknet source: no known name, no URL, and no file or folder",
@@ -162,6 +163,8 @@ def _short(name: str) -> str:
 
 
 def _no_such_ref(ref: str, where: str, names: Iterable[str]) -> RefNotFound:
+    import difflib
+
     known = sorted({name for name in names if not name.endswith("HEAD")})
     near = difflib.get_close_matches(ref, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"it has {_some(known)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from compat_cells import (
     DRIVER_CUDA,
@@ -151,7 +149,7 @@ def test_an_artifact_that_only_calls_the_cuda_libraries_runs_on_any_gpu():
 
 def test_what_the_binary_says_of_its_driver_goes_before_the_key():
     host = NEW._replace(driver="470.57.02", driver_cuda=CudaVersion(11, 4))
-    needs = replace(needs_of("sm_75"), driver="450.80.02")
+    needs = needs_of("sm_75")._replace(driver="450.80.02")
     assert verdict(ArtifactFacts(needs, cuda="12.8"), host).outcome == RUNS
 
 
@@ -233,7 +231,7 @@ def test_shared_libraries_are_judged_if_somebody_looked():
 
 
 def test_every_obstacle_is_named_at_once():
-    needs = replace(needs_of("sm_90"), glibc="2.38", machine="aarch64", sonames=("libx.so.1",))
+    needs = needs_of("sm_90")._replace(glibc="2.38", machine="aarch64", sonames=("libx.so.1",))
     host = NEW._replace(driver="470.57.02", driver_cuda=CudaVersion(11, 4))
 
     found = verdict(ArtifactFacts(needs, cuda="13.0"), host, libraries=())

@@ -89,6 +89,24 @@ def test_a_file_at_the_border_of_a_frame_comes_back(tmp_path: Path, size: int, k
     assert all(frame.raw <= FRAME for frame in manifest.frames)
 
 
+@pytest.mark.usefixtures("small_frames", "umask")
+@pytest.mark.parametrize("size", [100, 5000], ids=["by one thread", "by several"])
+@pytest.mark.parametrize("there", [False, True], ids=["new", "resumed"])
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_each_file_s_time_is_the_one_it_has_on_disk(
+    tmp_path: Path, size: int, there: bool, mask: int
+) -> None:
+    tree = plant(tmp_path / "tree", {"a": b"a" * size, "b": b"", "c/d": b"d", "e": b"e" * size})
+    manifest = packed(tree, tmp_path / "pack")
+    back = tmp_path / "back"
+    os.umask(mask)
+    (shutil.copytree(tree, back, copy_function=shutil.copyfile) if there else back.mkdir())
+    marks = [there] * len(manifest.frames)
+    stamps = unpack(manifest, reader(tmp_path / "pack"), back, there=marks)
+    assert stamps == [(back / file.path).stat().st_mtime_ns for file in manifest.files]
+    assert picture(back) == picture(tree)
+
+
 def test_what_zstd_cannot_shrink_is_stored_as_it_is(tmp_path: Path) -> None:
     data = RANDOM.randbytes(5000)
     manifest = round_trip(tmp_path, {"noise": data, "tail": b"x" * 5_000_000})

@@ -13,6 +13,8 @@ import pytest
 
 from artcache import seal as seals
 from artcache.disk import boot_id
+from artcache.key import Key
+from artcache.manifest import File, Link, Manifest
 from artcache.seal import Seal, Trust
 from tests.making import plant
 
@@ -33,8 +35,23 @@ FACTS = {
 }
 
 
+def manifest() -> Manifest:
+    links = [Link(path, content) for path, content in TREE.items() if isinstance(content, str)]
+    files = [
+        File(path, 0o755 if path == "bin/tool" else 0o644, len(content), "")
+        for path, content in TREE.items()
+        if isinstance(content, bytes)
+    ]
+    return Manifest(Key({"recipe": "thing"}), tuple(files), tuple(links))
+
+
+def made(folder: Path, *, durable: bool = False) -> bytes:
+    rows = seals.rows_of(str(folder / "tree"), manifest())
+    return seals.encoded(seals.make(rows, FACTS, durable=durable))
+
+
 def sealed(folder: Path, *, durable: bool = False) -> Seal:
-    (folder / seals.NAME).write_bytes(seals.make(str(folder), list(TREE), FACTS, durable=durable))
+    (folder / seals.NAME).write_bytes(made(folder, durable=durable))
     found = seals.read(str(folder))
     assert found
     return found
@@ -200,8 +217,7 @@ def test_a_folder_without_a_seal_is_no_entry(tmp_path: Path) -> None:
     ],
 )
 def test_a_seal_that_cannot_be_read_is_an_error(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
-    data = seals.make(str(folder), list(TREE), FACTS, durable=False)
-    (folder / seals.NAME).write_bytes(change(data))
+    (folder / seals.NAME).write_bytes(change(made(folder)))
     with pytest.raises(ValueError, match=r".+"):
         seals.read(str(folder))
 
@@ -249,6 +265,23 @@ def test_the_seal_holds_what_it_was_given(folder: Path) -> None:
     body = sealed(folder).body
     assert {name: body[name] for name in FACTS} == FACTS
     assert body["boot"] == boot_id()
-    assert [row[0] for row in body["files"]] == list(TREE)
+    assert sorted(row[0] for row in body["files"]) == list(TREE)
     assert [row[0] for row in body["always"]] == ["bin/tool", "lib/large.so"]
     assert body["folders"] == ["", "bin", "lib", "share"]
+
+
+@pytest.mark.parametrize("later", [0, 1], ids=["the disk's times", "other times"])
+def test_a_seal_by_the_writer_s_word_is_the_one_by_a_look_at_each_file(
+    folder: Path, later: int
+) -> None:
+    tree = folder / "tree"
+    stamps = [(tree / file.path).stat().st_mtime_ns + later for file in manifest().files]
+    assert seals.rows_of(str(tree), manifest(), stamps) == seals.rows_of(str(tree), manifest())
+
+
+def test_the_writer_s_word_is_believed_of_most_files(folder: Path) -> None:
+    tree = folder / "tree"
+    stamps = [(tree / file.path).stat().st_mtime_ns for file in manifest().files]
+    stamps[1] += 1
+    rows = seals.rows_of(str(tree), manifest(), stamps)
+    assert rows[1].modified == stamps[1]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..errors import (
     ArtcacheError,
@@ -25,11 +23,9 @@ from ..errors import (
 )
 
 _Result = TypeVar("_Result")
-_MID_STREAM = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLWantReadError)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How long a server may keep us waiting. Tests shrink these; users get the defaults."""
 
     connect: float = 6.0
@@ -247,8 +243,7 @@ def _persist(
 # -- the table ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(NamedTuple):
     """Who talks to whom, for messages."""
 
     url: str
@@ -319,9 +314,12 @@ def no_bucket(party: Party, bucket: str, make: str) -> StoreUnavailable:
 
 def unavailable(party: Party, error: BaseException) -> StoreUnavailable:
     """A connection's own fault, which may pass; a certificate's, which will not."""
+    import ssl  # not where there is no network: it takes as long as a small artifact's restore
+
+    mid_stream = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLWantReadError)
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLError) and not isinstance(seen, _MID_STREAM):
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, mid_stream):
             return StoreUnavailable(
                 f"{party.url}: the secure connection failed: {error}",
                 hint="check this machine's clock and certificates (SSL_CERT_FILE), or a proxy",

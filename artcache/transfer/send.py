@@ -192,7 +192,7 @@ def _packed(cache: Cache, entry: Entry, manifest: Manifest, out: Path, target: T
     if differing := compare(packed.files, manifest.files):
         raise Corrupt(f"{entry.path} changed while it was packed: {', '.join(differing[:5])}")
     packs = (packed.pack,) if packed.frames else ()
-    return replace(manifest, packs=packs, frames=packed.frames)
+    return manifest._replace(packs=packs, frames=packed.frames)
 
 
 def _refusal(cache: Cache, name: str, target: Tier) -> str:
