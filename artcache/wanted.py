@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from .compat import AFTER_JIT
 from .errors import (
     ArtcacheError,
     CacheMiss,
@@ -94,8 +95,24 @@ def missed(cache: Cache, wish: Wish) -> CacheMiss:
     hint = f"run `{build_command(key.recipe, wish.request)}` once on this machine type"
     return CacheMiss(
         f"no {key.recipe} {key.hash[:12]} in {where}:{told}",
-        hint=leave(cache, wish, hint),
+        hint=leave(cache, wish, "; ".join(filter(None, [hint, _would_do(cache, wish)]))),
     )
+
+
+def _would_do(cache: Cache, wish: Wish) -> str:
+    """What runs here and was not served: what is named is exact, and a JIT must be allowed."""
+    from .match import best
+
+    named = bool(wish.request.archs or wish.request.cuda)
+    if wish.match != "compatible" and not named:
+        return ""
+    chosen = best(cache, wish.variants[0].key, "jit")
+    if chosen is None:
+        return ""
+    ways = ["without --arch and --cuda, which ask for exactly that"] if named else []
+    ways += ["with --match jit"] if chosen.verdict.outcome == AFTER_JIT else []
+    reasons = "; ".join(chosen.verdict.reasons)
+    return f"{', '.join(ways)}, {chosen.manifest.key.hash[:12]} is taken ({reasons})"
 
 
 def leave(cache: Cache, wish: Wish, hint: str) -> str:

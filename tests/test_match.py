@@ -91,8 +91,22 @@ def test_exact_means_exact(published: Path) -> None:
 
 def test_architectures_that_were_named_are_never_replaced(published: Path) -> None:
     asked = artcache.Request(archs=GpuArch.parse_list("sm_86"))
-    with pytest.raises(CacheMiss):
+    with pytest.raises(CacheMiss) as missed:
         cache(published, "f", machine(86)).fetch(kernel("sm_86"), asked, build="never")
+    assert "without --arch and --cuda" in missed.value.hint
+    assert "sm_80 machine code runs on a GPU of 86 (8.6)" in missed.value.hint
+
+
+def test_a_miss_names_what_would_run_after_a_jit(published: Path) -> None:
+    with pytest.raises(CacheMiss) as missed:
+        cache(published, "g", machine(90)).fetch(kernel("sm_90"), build="never")
+    assert "with --match jit" in missed.value.hint
+
+
+def test_a_miss_of_what_must_be_exact_names_no_other(published: Path) -> None:
+    with pytest.raises(CacheMiss) as missed:
+        cache(published, "h", machine(86)).fetch(kernel("sm_86"), build="never", match="exact")
+    assert "is taken" not in missed.value.hint
 
 
 def test_an_architecture_that_was_asked_and_is_not_in_the_binary_fails_the_build(
