@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import Cache, build, fetch
+    from .api import Cache, build, fetch, fetch_all
     from .cache import Fetched
-    from .errors import ArtcacheError
+    from .errors import ArtcacheError, FetchesFailed
     from .events import Observer
     from .key import Key
     from .recipe import BuildContext, Recipe, Request, SmokeContext, Tool, Variant, make_recipe
@@ -27,6 +27,7 @@ __all__ = [
     "Cache",
     "CudaVersion",
     "Fetched",
+    "FetchesFailed",
     "GpuArch",
     "HostFacts",
     "Key",
@@ -38,6 +39,7 @@ __all__ = [
     "Variant",
     "build",
     "fetch",
+    "fetch_all",
     "make_recipe",
 ]
 
@@ -47,6 +49,7 @@ _ROOMS = {
     "Cache": "api",
     "CudaVersion": "toolchain",
     "Fetched": "cache",
+    "FetchesFailed": "errors",
     "GpuArch": "toolchain",
     "HostFacts": "toolchain",
     "Key": "key",
@@ -58,6 +61,7 @@ _ROOMS = {
     "Variant": "recipe",
     "build": "api",
     "fetch": "api",
+    "fetch_all": "api",
     "make_recipe": "recipe",
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .builder import Built
     from .compression import Choice
     from .events import Observer
+    from .fetched import Asked
     from .match import Match
     from .store import Store
     from .stores.faults import Limits
@@ -134,6 +135,18 @@ def fetch(
     return default().fetch(
         recipe, request, build=build, match=match, verify=verify, backfill=backfill, race=race
     )
+
+
+def fetch_all(
+    wanted: Iterable[Asked],
+    *,
+    build: cache.BuildPolicy = "missing",
+    match: Match = "compatible",
+    verify: bool = False,
+    backfill: bool | None = None,
+) -> list[cache.Fetched]:
+    """`Cache().fetch_all(...)`: several at once, `["darknet", ("cudnn", Request(cudnn="9"))]`."""
+    return default().fetch_all(wanted, build=build, match=match, verify=verify, backfill=backfill)
 
 
 def build(recipe: str | Recipe, request: Request | None = None) -> Built:

@@ -10,18 +10,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from .errors import (
-    ArtcacheError,
-    Corrupt,
-    MissingTool,
-    NewerFormat,
-    OverLimit,
-    SourceUnavailable,
-)
+from .errors import ArtcacheError, Corrupt, MissingTool, SourceUnavailable
 from .events import Observer
+from .fetched import BuildPolicy as BuildPolicy
+from .fetched import Fetched as Fetched
+from .fetched import Served as Served
+from .fetched import Wish as Wish
 from .home import Entry, Home
 from .recipe import Recipe, Request, Variant
 from .store import WritePolicy
@@ -30,69 +26,12 @@ from .tier import Tier as Tier
 if TYPE_CHECKING:
     from .builder import Built
     from .compression import Choice
+    from .fetched import Asked
     from .key import Key
     from .match import Match
     from .process import Runner
     from .store import Store
     from .toolchain import HostFacts
-
-BuildPolicy = Literal["missing", "never", "always"]
-Served = tuple[Entry, str, str]
-"""An entry, where it came from, and a note for the user."""
-
-
-class Wish:
-    """One fetch: what is wanted, and what may serve."""
-
-    __slots__ = ("backfill", "match", "newer", "race", "recipe", "request", "variants", "verify")
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        request: Request,
-        variants: list[Variant],
-        match: Match,
-        verify: bool,
-        backfill: bool | None,
-        race: bool,
-    ) -> None:
-        self.recipe, self.request, self.variants = recipe, request, variants
-        self.match, self.verify, self.backfill, self.race = match, verify, backfill, race
-        self.newer: list[NewerFormat | OverLimit] = []
-        """Artifacts that stores have and this version can't read."""
-
-
-class Fetched:
-    """A verified tree in the local home, and how it got there."""
-
-    __slots__ = ("_entry", "build_seconds", "hit", "key", "note", "origin", "seconds")
-
-    def __init__(self, entry: Entry, *, origin: str, seconds: float, note: str = "") -> None:
-        self._entry = entry
-        self.key: Key = entry.key
-        self.origin = origin
-        """`home`, the store's URL, or `built`."""
-        self.hit = origin != "built"
-        self.seconds = seconds
-        self.build_seconds = entry.build_seconds
-        """How long the build took, whoever ran it; 0.0 if unknown."""
-        self.note = note
-
-    @property
-    def path(self) -> Path:
-        return self._entry.path
-
-    @property
-    def entry(self) -> Entry:
-        return self._entry
-
-    @property
-    def saved_seconds(self) -> float:
-        """The build's time less this fetch's, 0.0 if it was built here."""
-        return max(0.0, self.build_seconds - self.seconds) if self.hit else 0.0
-
-    def __repr__(self) -> str:
-        return f"Fetched({self.key.recipe} {self.key.hash[:12]} from {self.origin}: {self.path})"
 
 
 class Cache:
@@ -136,7 +75,7 @@ class Cache:
         self.write_policy = write_policy
         self.race = race
         self.compression = compression
-        self._told_pending = False
+        self._told: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -190,31 +129,79 @@ class Cache:
                 store that does not take it.
             LocalDisk: the home's disk is full or not ours.
         """
+        wish = self.wish(
+            recipe, request, build=build, match=match, verify=verify, backfill=backfill,
+            race=self.race if race is None else race,
+        )  # fmt: skip
+        return self.hit(wish) or self.made(wish)
+
+    def fetch_all(
+        self,
+        wanted: Iterable[Asked],
+        *,
+        build: BuildPolicy = "missing",
+        match: Match = "compatible",
+        verify: bool = False,
+        backfill: bool | None = None,
+    ) -> list[Fetched]:
+        """Fetch several artifacts at once: what is cached comes in parallel, sharing the link
+        and the memory; then what has to be built is built, one after the other.
+
+        Args:
+            wanted: Recipes or their names; `(recipe, request)` for other than the defaults.
+            build, match, verify, backfill: As for `fetch`, for each of them.
+
+        Returns:
+            One result each, in the order of `wanted`.
+
+        Raises:
+            FetchesFailed: some failed, after all others came; `results` has those.
+        """
+        from .several import fetch_all
+
+        wishes = {"build": build, "match": match, "verify": verify, "backfill": backfill}
+        return fetch_all(self, wanted, **wishes)
+
+    # -- its steps, which `several` takes too ----------------------------------------------
+
+    def wish(
+        self,
+        recipe: str | Recipe,
+        request: Request | None,
+        *,
+        build: BuildPolicy = "missing",
+        match: Match = "compatible",
+        verify: bool = False,
+        backfill: bool | None = None,
+        race: bool = False,
+    ) -> Wish:
+        """What would serve a fetch. Raises `UnknownRecipe`, `UsageError`."""
         start = time.perf_counter()
         recipe, request = self.recipe(recipe), request or Request()
         variants = self.variants(recipe, request)
-        if build == "always":
-            return self.build(recipe, request).fetched
-        if variants[0].present:
-            from .present import named
-
-            return named(self, variants[0])
         if request.archs or request.cuda or variants[0].exact:
             match = "exact"
-        race = build != "never" and (self.race if race is None else race)
-        wish = Wish(recipe, request, variants, match, verify, backfill, race)
-        if served := self._served(wish):
-            entry, origin, note = served
-            self._after_hit(wish, entry, origin, note)
-            return Fetched(entry, origin=origin, seconds=time.perf_counter() - start, note=note)
-        if build == "never":
-            from .wanted import missed
+        race = build != "never" and race
+        wish = Wish(recipe, request, variants, build, match, verify, backfill, race)
+        wish.start = start
+        return wish
 
-            raise wish.newer[0] if wish.newer else missed(self, wish)
-        return self._made(wish)
+    def hit(self, wish: Wish, *, at_hand: bool = False) -> Fetched | None:
+        """What is cached; None: it has to be made.
 
-    def _after_hit(self, wish: Wish, entry: Entry, origin: str, note: str) -> None:
-        """It is remembered, told, copied to other stores, and its libraries come along."""
+        Args:
+            at_hand: Only what is on this machine; no store is asked.
+        """
+        if wish.build == "always":
+            return None
+        if wish.variants[0].present:
+            from .present import named
+
+            return named(self, wish.variants[0])
+        served = self._at_hand(wish) if at_hand else self._served(wish)
+        if served is None:
+            return None
+        entry, origin, note = served
         self._remember(wish.variants, entry.key, note)
         if note:
             self.observer.note(note)
@@ -223,9 +210,17 @@ class Cache:
 
             fill_others(self, wish.recipe, entry.key)
         self._supply(wish, entry)
+        seconds = time.perf_counter() - wish.start
+        return Fetched(entry, origin=origin, seconds=seconds, note=note)
 
-    def _made(self, wish: Wish) -> Fetched:
-        """A miss is built; where this machine cannot, others are told that it is wanted."""
+    def made(self, wish: Wish) -> Fetched:
+        """A miss is built; where this machine may or can not, others are told that it is wanted."""
+        if wish.build == "always":
+            return self.build_variants(wish.recipe, wish.variants, reuse=False).fetched
+        if wish.build == "never":
+            from .wanted import missed
+
+            raise wish.newer[0] if wish.newer else missed(self, wish)
         try:
             built = self.build_variants(wish.recipe, wish.variants, reuse=True).fetched
         except MissingTool as error:
@@ -252,17 +247,28 @@ class Cache:
         for name in supply(self, wish.recipe, entry):
             self.observer.warn(f"{entry.key.recipe} needs {name}, which this machine lacks")
 
+    def _at_hand(self, wish: Wish) -> Served | None:
+        """The best variant in the home, or what was served in its place a while ago."""
+        variant = wish.variants[0]
+        if found := self.from_home(variant.key, verify=wish.verify):
+            return found, "home", variant.note
+        if alias := self.home.memory.alias(variant.key):
+            other, note, stands_in = alias
+            known = any(other == one.key for one in wish.variants)
+            meant = wish.match != "exact" if stands_in else known
+            if meant and (found := self.from_home(other, verify=wish.verify)):
+                return found, "home", note
+        return None
+
     def _served(self, wish: Wish) -> Served | None:
         """Each variant in the home and then the stores, best first; then what may stand in."""
+        if served := self._at_hand(wish):
+            return served
         for variant in wish.variants:
-            if found := self.from_home(variant.key, verify=wish.verify):
+            if variant is not wish.variants[0] and (
+                found := self.from_home(variant.key, verify=wish.verify)
+            ):
                 return found, "home", variant.note
-            if variant is wish.variants[0] and (alias := self.home.memory.alias(variant.key)):
-                other, note, stands_in = alias
-                known = any(other == one.key for one in wish.variants)
-                meant = wish.match != "exact" if stands_in else known
-                if meant and (found := self.from_home(other, verify=wish.verify)):
-                    return found, "home", note
             if self.readers():
                 from .restore import from_stores
 
@@ -370,8 +376,9 @@ class Cache:
 
         advice = store.flush_advice() if isinstance(store, Buffered) else ""
         with self._lock:
-            told, self._told_pending = self._told_pending, self._told_pending or bool(advice)
-        if advice and not told:
+            first = "pending" not in self._told
+            self._told |= {"pending"} if advice else set()
+        if advice and first:
             self.observer.note(f"before this machine goes away, have it uploaded; {advice}")
 
     def waiting(self, holder: str) -> None:

@@ -8,14 +8,14 @@ the ones in docs/cli.md; a class that names none inherits its base's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
 
 class ArtcacheError(Exception):
     """Base class."""
 
-    exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "error"
+    exit_code: int = 1
+    code: str = "error"
     """Stable word for programs, in `--json` output."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -215,3 +215,34 @@ class Busy(ArtcacheError):
 
     exit_code = 8
     code = "busy"
+
+
+# -- of several things --------------------------------------------------------------------
+
+
+class FetchesFailed(ArtcacheError):
+    """Of several fetches some failed; all others came. Exit code and word are the first one's."""
+
+    def __init__(self, names: Sequence[str], results: Sequence[Any]) -> None:
+        """Args:
+        names: What was wanted.
+        results: For each in the same order what came of it; at least one is an error.
+        """
+        failed = [
+            (name, found)
+            for name, found in zip(names, results, strict=True)
+            if isinstance(found, ArtcacheError)
+        ]
+        first = failed[0][1]
+        lines = [f"{name}: {error}" for name, error in failed]
+        if len(lines) > 1:
+            lines = [f"{len(lines)} of {len(names)} failed:"] + [
+                f"  - {line}" + (f" ({error.hint})" if error.hint and error is not first else "")
+                for line, (_, error) in zip(lines, failed, strict=True)
+            ]
+        super().__init__("\n".join(lines), hint=first.hint)
+        self.exit_code, self.code = first.exit_code, first.code
+        self.results = list(results)
+        """In the order of what was wanted: a `Fetched`, or the error that it failed with."""
+        self.exceptions = tuple(error for _, error in failed)
+        """The errors alone, in the same order."""

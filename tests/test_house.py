@@ -19,7 +19,7 @@ FLOORS = {
     3: "memory frames compression tree lay partial pack seal home elf fatbin binary detect trust"
     " stores install late spelling shares",
     4: "turns restore publish repository share match supply present tier cache builder survey pins"
-    " gc listing transfer wanted fulfil race doctor",
+    " gc listing transfer wanted fulfil race doctor fetched several",
     5: "__init__ __main__ api config cli notebook progress report",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
@@ -48,7 +48,9 @@ BESIDE = {
     "publish": "builder cache tier",
     "wanted": "cache match survey tier",
     "fulfil": "builder cache match repository transfer wanted",
-    "cache": "repository builder match present restore supply survey tier wanted",
+    "cache": "fetched repository builder match present restore several supply survey tier wanted",
+    "fetched": "match",
+    "several": "cache fetched",
     "builder": "cache publish repository restore share tier turns",
     "turns": "cache repository tier",
     "survey": "cache repository tier match pins listing",

@@ -11,7 +11,15 @@ import click
 
 from artcache.errors import UsageError
 
-from .options import Session, asking, common, make_request, optional_recipe, recipe_argument
+from .options import (
+    Session,
+    asking,
+    common,
+    make_request,
+    optional_recipe,
+    recipe_argument,
+    several_recipes,
+)
 from .output import Output, human_seconds
 
 if TYPE_CHECKING:
@@ -41,7 +49,7 @@ _compression = click.option(
 
 
 @click.command("fetch")
-@recipe_argument
+@several_recipes
 @asking
 @click.option("--to", "target", type=_TO, metavar="DIR", help="Make the tree appear in DIR.")
 @click.option("--overwrite", is_flag=True, help="With --to: replace files that are in the way.")
@@ -75,7 +83,7 @@ _compression = click.option(
 @common
 def fetch_command(
     session: Session,
-    recipe: str,
+    recipes: tuple[str, ...],
     request: Request,
     target: str | None,
     overwrite: bool,
@@ -86,24 +94,28 @@ def fetch_command(
     race: bool | None,
     write_policy: Any,
     compression: Any,
-) -> None:
-    """Print the path of RECIPE's tree: from the home, from a store, or built."""
-    with session.cache(write_policy=write_policy, compression=compression) as cache:
-        done = cache.fetch(
-            recipe,
-            request,
-            build=build,
-            match=match,
-            verify=verify,
-            backfill=backfill,
-            race=race,
-        )
-        told = _fetched(done)
+) -> int:
+    """Print the path of each RECIPE's tree: from the home, from a store, or built.
+
+    Several come at once, and what has to be built is built one after the other.
+    """
+    settings = {"write_policy": write_policy, "compression": compression}
+    how = {"build": build, "match": match, "verify": verify, "backfill": backfill}
+    if len(recipes) > 1:
+        from .several import fetch_several
+
+        if race:
+            raise UsageError("--race is for one RECIPE", hint="fetch that one by itself")
+        return fetch_several(session, recipes, request, target, overwrite, settings, how)
+    with session.cache(**settings) as cache:
+        done = cache.fetch(recipes[0], request, race=race, **how)
+        told = told_of_fetch(done)
         if target is not None:
-            told |= _install(cache, done, target, overwrite, session.output)
-    _tell_fetched(session.output, done)
+            told |= put_into(cache, done, target, overwrite, session.output)
+    tell_fetched(session.output, done)
     session.output.text(os.path.abspath(target) if target else done.entry.tree)
     session.output.result(told)
+    return 0
 
 
 @click.command("build")
@@ -185,7 +197,7 @@ def run_command(
 
     with session.cache() as cache:
         done = cache.fetch(recipe, request)
-    _tell_fetched(session.output, done)
+    tell_fetched(session.output, done)
     executable = _program(done.path, program or cache.recipe(recipe).program or recipe)
     words = [_in_tree(done.path, word) for word in arguments]
     replace_process(executable, words, {**os.environ, "ARTCACHE_TREE": str(done.path)})
@@ -234,7 +246,7 @@ def per_architecture(request: Request) -> list[Request]:
     return [request._replace(archs=tuple(group)) for group in groups.values()] or [request]
 
 
-def _install(
+def put_into(
     cache: Cache, done: Fetched, target: str, overwrite: bool, output: Output
 ) -> dict[str, Any]:
     from artcache.install import Tree, install
@@ -285,7 +297,7 @@ def _in_tree(tree: Path, word: str) -> str:
     return str(inside) if word and ".." not in word and inside.exists() else word
 
 
-def _tell_fetched(output: Output, done: Fetched) -> None:
+def tell_fetched(output: Output, done: Fetched) -> None:
     name = f"{done.key.recipe} {done.key.hash[:12]}"
     if done.hit:
         saved = f", saved {human_seconds(done.saved_seconds)}" if done.saved_seconds else ""
@@ -294,7 +306,7 @@ def _tell_fetched(output: Output, done: Fetched) -> None:
         output.note(f"{name} built in {human_seconds(done.seconds)}")
 
 
-def _fetched(done: Fetched) -> dict[str, Any]:
+def told_of_fetch(done: Fetched) -> dict[str, Any]:
     return {
         "recipe": done.key.recipe,
         "key": done.key.hash,
@@ -309,7 +321,7 @@ def _fetched(done: Fetched) -> dict[str, Any]:
 
 
 def _tell_built(output: Output, built: Built) -> None:
-    _tell_fetched(output, built.fetched)
+    tell_fetched(output, built.fetched)
     name = built.fetched.key.hash[:12]
     for where, paths in built.differing.items():
         if paths:
@@ -329,7 +341,7 @@ def _stored(done: Published) -> str:
 
 def told_of_build(built: Built) -> dict[str, Any]:
     return {
-        **_fetched(built.fetched),
+        **told_of_fetch(built.fetched),
         "log": str(built.log) if built.log else None,
         "published": [
             {"url": done.url, "first": done.first, "durable": done.durable}

@@ -221,6 +221,12 @@ def recipe_argument(function: _F) -> _F:
     return click.argument("recipe", shell_complete=recipe_names)(function)
 
 
+def several_recipes(function: _F) -> _F:
+    return click.argument(
+        "recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=recipe_names
+    )(function)
+
+
 def optional_recipe(function: _F) -> _F:
     return click.argument("recipe", required=False, shell_complete=recipe_names)(function)
 

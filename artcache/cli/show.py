@@ -25,24 +25,31 @@ class TerminalObserver(Observer):
     def __init__(self, output: Output) -> None:
         self._output = output
         self._live: _Live | _Plain | None = None
+        self._lock = threading.Lock()
+        """There is one line, whoever tells something."""
 
     def phase(self, name: str, detail: str = "") -> None:
         gc.enable()
         if not self._output.progress:
             return
-        if self._live is None:
-            self._live = _Live() if _on_terminal() else _Plain()
-        self._live.phase(name, detail)
+        with self._lock:
+            if self._live is None:
+                self._live = _Live() if _on_terminal() else _Plain()
+            self._live.phase(name, detail)
 
     def line(self, text: str) -> None:
         if self._output.verbose:
             self._output.detail(f"  | {text}")
-        elif self._live:
-            self._live.line(text)
+        else:
+            self._line(text)
 
     def progress(self, done: int, total: int) -> None:
-        if self._live:
-            self._live.line(f"{human_size(done)} of {human_size(total)}")
+        self._line(f"{human_size(done)} of {human_size(total)}")
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            if self._live:
+                self._live.line(text)
 
     def note(self, text: str) -> None:
         self._output.note(text)
@@ -51,9 +58,10 @@ class TerminalObserver(Observer):
         self._output.warn(text)
 
     def done(self) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
+        with self._lock:
+            if self._live:
+                self._live.stop()
+                self._live = None
 
 
 def _on_terminal() -> bool:
@@ -124,4 +132,5 @@ class _Plain:
             self._print(f"{self._name}: {elapsed}: {self._last[:120]}".rstrip(": "))
 
     def _print(self, text: str) -> None:
-        print(f"artcache: {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"artcache: {text}\n")  # at once: notes come from other threads
+        sys.stderr.flush()

@@ -1,0 +1,224 @@
+"""Several fetches at once: what is cached comes in parallel, what is not is built in turn.
+
+For `cache`. A restore that makes its last files leaves the link to the next one. Builds
+wait for each other, since a compiler takes all cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .errors import ArtcacheError, FetchesFailed, Stopped, UsageError
+from .events import Observer
+from .fetched import Fetched, Wish
+
+if TYPE_CHECKING:
+    from .cache import Cache
+    from .fetched import Asked
+
+_AT_ONCE = 3
+"""Two that transfer, see `pack`; and one that asks for its manifest, or seals its files."""
+_PATIENCE = 10.0
+"""Seconds for those under way to end after Ctrl-C."""
+_AGAIN = 0.2
+"""Seconds after which they are told once more: a request may have begun a moment too late."""
+
+
+def fetch_all(cache: Cache, wanted: Iterable[Asked], **how: Any) -> list[Fetched]:
+    """See `Cache.fetch_all`.
+
+    Args:
+        how: Arguments of `Cache.wish`, for all.
+    """
+    if isinstance(wanted, str):
+        raise UsageError(f"{wanted!r} is one name", hint=f"fetch_all([{wanted!r}])")
+    jobs = [_Job(asked) for asked in wanted]
+    for job in jobs:
+        with job.failing():
+            job.wish = cache.wish(*job.asked, **how)
+            job.found = cache.hit(job.wish, at_hand=True)
+    if missing := [job for job in jobs if job.wish and not job.found and not job.error]:
+        if how.get("build") != "always":
+            _restore(cache, missing)
+        for job in missing:
+            if not job.found and not job.error and job.wish:
+                with job.failing():
+                    job.wish.start = time.perf_counter()
+                    job.found = cache.made(job.wish)
+    results = [job.found or job.error for job in jobs]
+    if any(job.error for job in jobs):
+        raise FetchesFailed([job.name for job in jobs], results)
+    return [job.found for job in jobs if job.found]
+
+
+class _Job:
+    """One of them, and what came of it."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked if isinstance(asked, tuple) else (asked, None)
+        recipe = self.asked[0]
+        self.name = recipe if isinstance(recipe, str) else recipe.name
+        self.wish: Wish | None = None
+        self.found: Fetched | None = None
+        self.error: ArtcacheError | None = None
+        self.crash: BaseException | None = None
+
+    @contextlib.contextmanager
+    def failing(self) -> Any:
+        """What goes wrong inside is this one's failure, and no other's."""
+        try:
+            yield
+        except ArtcacheError as error:
+            self.error = error
+
+
+# -- restoring ----------------------------------------------------------------------------
+
+
+def _restore(cache: Cache, jobs: list[_Job]) -> None:
+    """Look for each in the stores, several at once; those that nobody has are left as they are."""
+    if len(jobs) == 1 or not cache.readers():  # there may be stand-ins in the home
+        for job in jobs:
+            _look(cache, job)
+        return
+    _mount(cache)
+    crew = _Crew(cache, jobs)
+    try:
+        crew.work()
+    except BaseException:
+        crew.stop()
+        raise
+    for job in jobs:
+        if job.crash:
+            raise job.crash
+
+
+def _look(cache: Cache, job: _Job) -> None:
+    assert job.wish
+    with job.failing():
+        job.wish.start = time.perf_counter()
+        job.found = cache.hit(job.wish)
+
+
+def _mount(cache: Cache) -> None:
+    """Touch each folder from here: a notebook's Drive can be mounted by the main thread only."""
+    from .layout import ROOT
+
+    for tier in cache.readers():
+        with contextlib.suppress(ArtcacheError):  # whoever reads it is told
+            if tier.repository.store.traits.shared_disk:
+                tier.repository.store.size(ROOT)
+
+
+class _Crew:
+    """Threads that restore; they end with the work, and so do the files that they keep open."""
+
+    def __init__(self, cache: Cache, jobs: list[_Job]) -> None:
+        import copy  # not for hits
+
+        self._up = cache.readers()
+        self._together = Together(cache.observer)
+        self._cache = copy.copy(cache)
+        self._cache.observer = self._together
+        self._jobs = iter(jobs)
+        self._lock = threading.Lock()
+        # Daemons: one that waits for another process's lock holds up nobody's Ctrl-C.
+        self._threads = [
+            threading.Thread(target=self._run, name="artcache fetch", daemon=True)
+            for _ in range(min(_AT_ONCE, len(jobs)))
+        ]
+
+    def work(self) -> None:
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """End all that is under way; what was read is kept for the next time."""
+        self._together.stopped = True
+        until = time.monotonic() + _PATIENCE
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < until:
+            for tier in self._up:
+                with contextlib.suppress(ArtcacheError):
+                    if tier.is_open:
+                        tier.repository.abort()
+            for thread in self._threads:
+                if thread.ident is not None:
+                    thread.join(_AGAIN / len(self._threads))
+        for tier in self._up:
+            tier.down = False  # it was stopped by us
+
+    def _run(self) -> None:
+        while job := self._next():
+            try:
+                _look(self._cache, job)
+            except BaseException as error:
+                job.crash = error
+            finally:
+                self._together.left()
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            return None if self._together.stopped else next(self._jobs, None)
+
+
+class Together(Observer):
+    """Tells as one what several threads do: all that are restored, and the sum of their bytes."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.stopped = False
+        """Whoever tells something from now on gets `Stopped`."""
+        self._lock = threading.Lock()
+        self._restores: dict[int, str] = {}
+        """By thread."""
+        self._bytes: dict[int, tuple[int, int]] = {}
+        self._before = (0, 0)
+
+    def phase(self, name: str, detail: str = "") -> None:
+        self._check()
+        self.left()
+        if name == "restore":
+            with self._lock:
+                self._restores[threading.get_ident()] = detail
+                detail = ", ".join(self._restores.values())
+        self._observer.phase(name, detail)
+
+    def left(self) -> None:
+        """The calling thread is done with what it restored."""
+        me = threading.get_ident()
+        with self._lock:
+            self._restores.pop(me, None)
+            self._before = _sum([self._before, self._bytes.pop(me, (0, 0))])
+
+    def progress(self, done: int, total: int) -> None:
+        self._check()
+        with self._lock:
+            self._bytes[threading.get_ident()] = (done, total)
+            done, total = _sum([self._before, *self._bytes.values()])
+        self._observer.progress(done, total)
+
+    def line(self, text: str) -> None:
+        self._check()
+        self._observer.line(text)
+
+    def note(self, text: str) -> None:
+        self._check()
+        self._observer.note(text)
+
+    def warn(self, text: str) -> None:
+        if not self.stopped:
+            self._observer.warn(text)
+
+    def _check(self) -> None:
+        if self.stopped:
+            raise Stopped("interrupted")
+
+
+def _sum(pairs: list[tuple[int, int]]) -> tuple[int, int]:
+    return sum(done for done, _ in pairs), sum(total for _, total in pairs)
