@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -108,13 +108,29 @@ class Runner:
         """
         words = [str(word) for word in argv]
         tail: deque[str] = deque(maxlen=TAIL_LINES)
+        output: list[bytes] = []
         self._write(f"$ {' '.join(words)}\n".encode())
         with self._lock:
             if self._stopped:
                 raise Stopped(f"`{words[0]}` is not started any more")
             process = self._start(words, cwd, env)
             self._running.add(process)
-        output: list[bytes] = []
+        try:
+            with self._attended(process, stdin, tail, output):
+                process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise self._failed(words, f"did not end within {timeout:g} s", tail) from None
+        if self._stopped:
+            raise Stopped(f"`{words[0]}` was ended")
+        if check and process.returncode != 0:
+            raise self._failed(words, f"ended with exit code {process.returncode}", tail)
+        return b"".join(output).decode(errors="replace")
+
+    @contextlib.contextmanager
+    def _attended(
+        self, process: subprocess.Popen[bytes], stdin: str, tail: deque[str], output: list[bytes]
+    ) -> Iterator[None]:
+        """Its pipes are served meanwhile; at the end nothing of its group is left."""
         pipes = [
             threading.Thread(target=self._drain, args=(process.stdout, tail, output), daemon=True),
             threading.Thread(target=self._drain, args=(process.stderr, tail, None), daemon=True),
@@ -123,20 +139,13 @@ class Runner:
         for pipe in pipes:
             pipe.start()
         try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise self._failed(words, f"did not end within {timeout:g} s", tail) from None
+            yield
         finally:
             _kill_group(process)
             with self._lock:
                 self._running.discard(process)
             for pipe in pipes:
                 pipe.join(timeout=5)
-        if self._stopped:
-            raise Stopped(f"`{words[0]}` was ended")
-        if check and process.returncode != 0:
-            raise self._failed(words, f"ended with exit code {process.returncode}", tail)
-        return b"".join(output).decode(errors="replace")
 
     def _start(
         self, words: list[str], cwd: Path | None, env: Mapping[str, str] | None

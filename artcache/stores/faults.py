@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..errors import (
     ArtcacheError,
@@ -21,6 +21,9 @@ from ..errors import (
     StoreDenied,
     StoreUnavailable,
 )
+
+if TYPE_CHECKING:
+    import tenacity
 
 _Result = TypeVar("_Result")
 
@@ -195,29 +198,7 @@ def _persist(
 
     import tenacity  # longer to import than a good answer takes
 
-    jitter = tenacity.wait_random_exponential(multiplier=limits.first_wait * 2, max=8)
-    number = silences = 0
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        if not isinstance(error, Passing) or error.after is None:
-            return jitter(state)
-        return error.after + jitter(state) / (1 if error.busy else 4)
-
-    def stop(state: tenacity.RetryCallState) -> bool:
-        nonlocal silences
-        error = state.outcome.exception() if state.outcome else None
-        silences += isinstance(error, Passing) and error.silent
-        gone = time.monotonic() - start
-        busy = isinstance(error, Passing) and error.busy and gone < limits.patience
-        return (
-            (state.attempt_number >= limits.attempts and not busy)
-            or silences > 1
-            or gone + state.upcoming_sleep > patience
-        )
-
-    def pause(seconds: float) -> None:
-        sleep(seconds)
+    tries, number = _Tries(limits, patience, start), 0
 
     def once() -> _Result:
         nonlocal number
@@ -226,18 +207,64 @@ def _persist(
             raise first
         return work(number)
 
+    def pause(seconds: float) -> None:
+        sleep(seconds)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Passing),
+        wait=tries.wait,
+        stop=tries.stop,
+        sleep=pause,
+        reraise=True,
+    )
     try:
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Passing),
-            wait=wait,
-            stop=stop,
-            sleep=pause,
-            reraise=True,
-        )(once)
+        return retrying(once)
     except Passing as error:
-        asked = f"; it asks to be left alone for {error.after:g} s" if error.after else ""
-        times = "" if number == 1 else f", {number} times in {time.monotonic() - start:.0f} s"
-        raise StoreUnavailable(f"{error}{times}{asked}", hint=error.hint) from error
+        raise _given_up(error, number, tries.seconds) from error
+
+
+class _Tries:
+    """Of one `persist`, once the first has failed: when the next one is, and when none is."""
+
+    def __init__(self, limits: Limits, patience: float, start: float) -> None:
+        from tenacity import wait_random_exponential
+
+        self._limits, self._patience, self._start = limits, patience, start
+        self._jitter = wait_random_exponential(multiplier=limits.first_wait * 2, max=8)
+        self._silences = 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
+        error = _fault_of(state)
+        if error.after is None:
+            return self._jitter(state)
+        return error.after + self._jitter(state) / (1 if error.busy else 4)
+
+    def stop(self, state: tenacity.RetryCallState) -> bool:
+        error, gone = _fault_of(state), self.seconds
+        self._silences += error.silent
+        busy = error.busy and gone < self._limits.patience
+        return (
+            (state.attempt_number >= self._limits.attempts and not busy)
+            or self._silences > 1
+            or gone + state.upcoming_sleep > self._patience
+        )
+
+
+def _fault_of(state: tenacity.RetryCallState) -> Passing:
+    """What the last try raised: after anything else there is no other."""
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, Passing)
+    return error
+
+
+def _given_up(error: Passing, times: int, seconds: float) -> StoreUnavailable:
+    asked = f"; it asks to be left alone for {error.after:g} s" if error.after else ""
+    tried = "" if times == 1 else f", {times} times in {seconds:.0f} s"
+    return StoreUnavailable(f"{error}{tried}{asked}", hint=error.hint)
 
 
 # -- the table ------------------------------------------------------------------------------
