@@ -233,7 +233,13 @@ class Home:
                     os.close(handle)
 
     def commit(
-        self, staged: Path, manifest: Manifest, origin: str, stamps: Sequence[int] = ()
+        self,
+        staged: Path,
+        manifest: Manifest,
+        origin: str,
+        *,
+        data: bytes = b"",
+        stamps: Sequence[int] = (),
     ) -> Entry:
         """Make `staged` (a folder in a staging folder, holding `tree`) the manifest's entry.
 
@@ -241,6 +247,7 @@ class Home:
         and is returned.
 
         Args:
+            data: The manifest's bytes, if it has some already.
             stamps: Each file's modification time in ns, if whoever wrote them saw it.
 
         Raises:
@@ -249,7 +256,7 @@ class Home:
         key = manifest.key
         target = self.folder("entries") / key.recipe / key.hash
         with disk_errors(self.root, doing="store the tree"):
-            (staged / "manifest.json").write_bytes(manifest.to_bytes())
+            (staged / "manifest.json").write_bytes(data or manifest.to_bytes())
             body = self._write_seal(staged, manifest, origin, durable=False, stamps=stamps)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -95,8 +95,9 @@ def resumable(top: Path, manifest: Manifest) -> Iterator[Partial]:
         yield partial
         with contextlib.suppress(OSError):
             os.unlink(partial.folder / "frames")  # its tree was moved away: now it is empty
-        for left in top.glob(f"{key}.*"):  # also of other bytes under the same key
-            remove_tree(left)
+        for name in os.listdir(top):
+            if name.startswith(f"{key}."):  # also of other bytes under the same key
+                remove_tree(top / name)
     except (OSError, LocalDisk, Corrupt):
         partial.remove()
         raise

@@ -139,7 +139,7 @@ def restore(
                 partial.remove()  # nobody will go on with it
             raise
         tree.rename(staged / "tree")
-        return cache.home.commit(staged, manifest, tier.url, partial.stamps)
+        return cache.home.commit(staged, manifest, tier.url, data=found.data, stamps=partial.stamps)
 
 
 def _missing(manifest: Manifest, partial: Partial) -> int:

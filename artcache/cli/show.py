@@ -29,7 +29,9 @@ class TerminalObserver(Observer):
         """There is one line, whoever tells something."""
 
     def phase(self, name: str, detail: str = "") -> None:
-        gc.enable()
+        if not gc.isenabled():
+            gc.freeze()  # else the first collection goes through all that was imported
+            gc.enable()
         if not self._output.progress:
             return
         with self._lock:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import filecmp
 import os
-import pwd
 import shlex
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -68,6 +66,8 @@ class PosixStore:
     @property
     def identity(self) -> str:
         """Who writes, and on what kind of file system."""
+        import pwd
+
         place = mount_of(self._root)
         who = f"user {os.geteuid()}"
         with contextlib.suppress(KeyError):
@@ -396,4 +396,6 @@ def locked(path: Path, url: str) -> Iterator[None]:
 def _same(path: Path, content: Content) -> bool:
     if isinstance(content, bytes):
         return path.read_bytes() == content
+    import filecmp
+
     return filecmp.cmp(path, content, shallow=False)
