@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import pwd
 import shlex
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -66,8 +67,6 @@ class PosixStore:
     @property
     def identity(self) -> str:
         """Who writes, and on what kind of file system."""
-        import pwd
-
         place = mount_of(self._root)
         who = f"user {os.geteuid()}"
         with contextlib.suppress(KeyError):
