@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import filecmp
+import itertools
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -135,6 +137,29 @@ def gone(folder: Path) -> Callable[[], None]:
         shutil.rmtree(folder, ignore_errors=True)
 
     return remove
+
+
+def aside(folder: Path) -> Callable[[], None]:
+    """Takes a run's many files out of the way without removing them, and gives back their bytes.
+
+    ext4 passes over each file that was removed in the last minutes when it makes a new one:
+    after 20,000 of them a restore takes three times as much processor time, which no user's
+    empty machine has to pay. They go with the task's folder.
+    """
+    numbers = itertools.count()
+
+    def move() -> None:
+        place = folder.with_name(f"{folder.name}-{next(numbers)}")
+        folder.rename(place)
+        for below, _, names in os.walk(place):
+            for path in [os.path.join(below, name) for name in names]:
+                facts = os.lstat(path)
+                # A second name is that of an input: `git clone` links to what is on its disk.
+                if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                    os.chmod(path, 0o644)
+                    os.truncate(path, 0)
+
+    return move
 
 
 def memory_check(measured: Measured) -> None:

@@ -13,7 +13,7 @@ from .inputs import GZIP, KEPT, archive_of, once
 from .measure import Contender, Goal, Task
 from .peers import with_words
 from .publish import constant
-from .race import HOME, differing, gone
+from .race import HOME, aside, differing
 from .restore import tree_or_missing
 from .slow import made
 
@@ -60,10 +60,11 @@ def session(work: Path) -> Task:
     repository = shelf.parent / "darknet.git"
     script = bash(with_words(_ARTICLE, out=out, shelf=cells.at, repository=repository))
     network = f"stored bytes / {rate:g} MB/s"
+    put_away = aside(out)
 
     def contender(name: str, child: Child, check: str) -> Contender:
         look = (lambda: _restored(trees, out)) if check else (lambda: _unpacked(trees, out))
-        return Contender(name, lambda: timed(child), made(out), gone(out), look)
+        return Contender(name, lambda: timed(child), made(out), put_away, look)
 
     task.contenders = [
         contender("artcache", ours, "homes"),

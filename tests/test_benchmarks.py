@@ -14,7 +14,7 @@ import pytest
 from benchmarks import grow, measure, nine, page, plots, report
 from benchmarks.bucket import Bucket
 from benchmarks.measure import Check, Contender, Failed, Goal, Sample, Task
-from benchmarks.race import differing
+from benchmarks.race import aside, differing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -113,6 +113,22 @@ def test_a_copy_with_one_other_byte_is_found(tmp_path: Path) -> None:
 
 
 # -- the throttle -------------------------------------------------------------------------
+
+
+def test_a_run_put_aside_keeps_no_bytes_but_those_of_an_input(tmp_path: Path) -> None:
+    made, shared = tmp_path / "out" / "made", tmp_path / "input"
+    made.parent.mkdir()
+    made.write_bytes(b"made")
+    made.chmod(0o400)
+    shared.write_bytes(b"input")
+    (tmp_path / "out" / "linked").hardlink_to(shared)
+    (tmp_path / "out" / "link").symlink_to(shared)
+
+    aside(tmp_path / "out")()
+
+    assert (tmp_path / "out-0" / "made").read_bytes() == b""
+    assert shared.read_bytes() == b"input"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bucket_gives_no_more_than_its_rate() -> None:
