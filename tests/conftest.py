@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from buckets import hurt_bucket  # noqa: F401
+from darknet_fixtures import gpu_darknet  # noqa: F401
 from servers import gcs_url, loopback_only, s3_url  # noqa: F401
 
 # A shell's background job, as CI may be, ignores Ctrl-C, and so would all that tests start.

@@ -20,7 +20,7 @@ import pytest
 from artcache.errors import SourceUnavailable
 from artcache.process import Runner
 from artcache.recipe import BuildContext, Request, SmokeContext, Variant
-from artcache.toolchain import CudaVersion, Cudnn, HostFacts, Toolkit
+from artcache.toolchain import CudaVersion, Cudnn, GpuArch, HostFacts, Toolkit
 from darknet_recipe import recipe
 from darknet_recipe.debian import upstream_tarball
 from darknet_recipe.flavours import DEBIAN
@@ -208,6 +208,14 @@ def gpu_host() -> HostFacts:
             ),
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def gpu_darknet(tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
+    """Debian's darknet for sm_75, with cuDNN: built once, to look at and to compare with."""
+    host = gpu_host()
+    request = Request(source="debian", archs=GpuArch.parse_list("75"))
+    return build(only_variant(request, host), tmp_path_factory.mktemp("gpu") / "b", host)
 
 
 def _wheels(cuda: CudaVersion) -> Path:

@@ -5,31 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from darknet_fixtures import debian_tarball, gpu_host
+from darknet_fixtures import files, gpu_host
 
 import artcache
 from artcache.errors import Corrupt
 from artcache.fatbin import select
+from artcache.recipe import BuildContext
 from artcache.toolchain import GpuArch
-
-
-def request_for(*archs: str) -> artcache.Request:
-    return artcache.Request(
-        source=str(debian_tarball()), archs=GpuArch.parse_list(archs), cuda="13.0", cudnn="9"
-    )
 
 
 @pytest.mark.real
 @pytest.mark.timeout(1800)
-def test_a_group_s_artifacts_are_to_the_byte_those_built_alone(tmp_path: Path) -> None:
-    alone = artcache.Cache([], home=tmp_path / "alone", host=gpu_host())
+def test_a_group_s_artifacts_are_to_the_byte_those_built_alone(
+    gpu_darknet: BuildContext, tmp_path: Path
+) -> None:
     group = artcache.Cache([], home=tmp_path / "group", host=gpu_host())
+    requests = [
+        artcache.Request(source="debian", archs=GpuArch.parse_list(arch))
+        for arch in ("sm_75", "sm_80")
+    ]
 
-    one = alone.build("darknet", request_for("sm_75"))
-    first, second = group.build_all("darknet", [request_for("sm_75"), request_for("sm_80")])
+    first, second = group.build_all("darknet", requests)
 
-    assert first.fetched.key == one.fetched.key
-    assert first.fetched.entry.manifest().files == one.fetched.entry.manifest().files
+    assert first.fetched.key == gpu_darknet.key
+    assert files(first.fetched.path) == files(gpu_darknet.tree)
     assert first.fetched.entry.manifest().needs.sass == ("sm_75",)
     assert second.fetched.entry.manifest().needs.sass == ("sm_80",)
     assert second.fetched.entry.manifest().needs.ptx == ()

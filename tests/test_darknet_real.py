@@ -60,22 +60,28 @@ def targets(context: BuildContext, name: str = "darknet") -> set[str]:
 # -- CPU -----------------------------------------------------------------------------------
 
 
-def test_debians_darknet(tmp_path: Path) -> None:
-    context = build(only_variant(Request(source="debian")), tmp_path / "b")
+@pytest.fixture(scope="module")
+def debians(tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
+    return build(only_variant(Request(source="debian")), tmp_path_factory.mktemp("cpu") / "b")
+
+
+def test_debians_darknet(debians: BuildContext) -> None:
+    smoke(debians)
+
+    assert needed(debians) <= {"libm.so.6", "libmvec.so.1", "libc.so.6"}
+    assert {path.name for path in debians.tree.iterdir()} >= {"darknet", "cfg", "data", "LICENSE"}
+    assert not list(debians.tree.rglob("*.o")) + list(debians.tree.rglob("*.c"))
+
+
+def test_a_remote_of_the_same_tree_gives_the_same_bytes(
+    upstream: Path, debians: BuildContext, tmp_path: Path
+) -> None:
+    """Over git's own transport, in another folder, as a fork that nobody knows."""
+    request = Request(source=upstream.as_uri())
+    context = build(only_variant(request), tmp_path / "the other folder")
     smoke(context)
 
-    assert needed(context) <= {"libm.so.6", "libmvec.so.1", "libc.so.6"}
-    assert {path.name for path in context.tree.iterdir()} >= {"darknet", "cfg", "data", "LICENSE"}
-    assert not list(context.tree.rglob("*.o")) + list(context.tree.rglob("*.c"))
-
-
-def test_a_remote_of_the_same_tree_gives_the_same_bytes(upstream: Path, tmp_path: Path) -> None:
-    """Over git's own transport, in another folder, as a fork that nobody knows."""
-    one = build(only_variant(Request(source=upstream.as_uri())), tmp_path / "one")
-    other = build(only_variant(Request(source="debian")), tmp_path / "the other folder")
-    smoke(one)
-
-    assert files(one.tree) == files(other.tree)
+    assert files(context.tree) == files(debians.tree)
 
 
 def test_options(upstream: Path, tmp_path: Path) -> None:
@@ -116,18 +122,13 @@ def gpu_request(source: str, archs: str, **others: object) -> Request:
     return Request(source=source, archs=GpuArch.parse_list(archs), **others)  # type: ignore[arg-type]
 
 
-def test_a_gpu_build_of_debians_darknet(tmp_path: Path) -> None:
-    """Twice, in different folders, one with a space: with cuDNN, the same bytes."""
-    host = gpu_host()
-    variant = only_variant(gpu_request("debian", "75"), host)
-    contexts = [build(variant, tmp_path / name, host) for name in ("a", "b c")]
-    smoke(contexts[0])
+def test_a_gpu_build_of_debians_darknet(gpu_darknet: BuildContext) -> None:
+    smoke(gpu_darknet)
 
-    major = host.toolkits[0].version.major
-    assert needed(contexts[0]) >= {f"libcudart.so.{major}", "libcudnn.so.9"}
-    assert targets(contexts[0]) == {"sm_75"}
-    assert files(contexts[0].tree) == files(contexts[1].tree)
-    assert len(contexts[0].provenance["patches"]) == 1 + (major >= 13)
+    major = gpu_host().toolkits[0].version.major
+    assert needed(gpu_darknet) >= {f"libcudart.so.{major}", "libcudnn.so.9"}
+    assert targets(gpu_darknet) == {"sm_75"}
+    assert len(gpu_darknet.provenance["patches"]) == 1 + (major >= 13)
 
 
 def test_without_cudnn_and_with_ptx(tmp_path: Path) -> None:
@@ -160,14 +161,16 @@ def test_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert targets(context) == {"sm_75"}
 
 
-def test_the_toolkits_place_is_not_in_the_bytes(tmp_path: Path) -> None:
+def test_neither_the_build_s_place_nor_the_toolkit_s_is_in_the_bytes(
+    gpu_darknet: BuildContext, tmp_path: Path
+) -> None:
+    """With cuDNN, and with spaces in both."""
     host = gpu_host()
     moved = tmp_path / "another place"
     shutil.copytree(host.toolkits[0].root, moved, symlinks=True)
     kit = host.toolkits[0]._replace(root=str(moved))
     elsewhere = host._replace(toolkits=(kit,))
     variant = only_variant(gpu_request("debian", "75"), host)
-    one = build(variant, tmp_path / "one", host)
-    other = build(variant, tmp_path / "other", elsewhere)
+    other = build(variant, tmp_path / "b c", elsewhere)
 
-    assert files(one.tree) == files(other.tree)
+    assert files(other.tree) == files(gpu_darknet.tree)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from buckets import QUICK
+from buckets import BRIEF, QUICK
 from fault_proxy import Fault, FaultProxy, fault_proxy
 from hf_server import TOKEN, HfServer, hf_server
 from store_contract import StoreContract, names
@@ -143,7 +143,8 @@ def test_a_fault_passes_or_ends_in_time(rig: Rig, fault: Fault) -> None:
     rig.proxy.plan(fault, times=1)
     assert names(rig.store, "v1/manifests") == [NAME]
     rig.proxy.plan(fault)
-    for use in (lambda: rig.store.get(NAME, limit=10), lambda: names(rig.store, "v1")):
+    brief = HfStore(URL, limits=BRIEF)
+    for use in (lambda: brief.get(NAME, limit=10), lambda: names(brief, "v1")):
         with pytest.raises(StoreUnavailable):
             use()
 

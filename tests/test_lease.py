@@ -290,24 +290,24 @@ def test_twenty_machines_miss_one_key_and_one_builds(fleet: Fleet) -> None:
 
 
 def test_a_builder_that_is_killed_is_replaced_within_the_lease(fleet: Fleet) -> None:
-    terms = Terms(beat=0.3, lost=2.0)
+    terms = Terms(beat=0.3, lost=1.0)
     first = fleet.start(0, terms)
     wait_for(lambda: fleet.builds == 1)
-    second = fleet.start(1, terms)
+    second = fleet.start(1, terms, TOY_SLEEP="0.1")
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     start = time.monotonic()
     _, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
     assert fleet.builds == 2
-    # the lease, a look, two seconds of building, and the start of two interpreters
+    # the lease, a look, and the start of two interpreters
     assert time.monotonic() - start < terms.lost + 15
 
 
 def test_a_build_that_fails_is_told_and_tried_by_who_waited(fleet: Fleet) -> None:
     first = fleet.start(0, TOY_FAIL="late")
     wait_for(lambda: fleet.builds == 1)
-    second = fleet.start(1)
+    second = fleet.start(1, TOY_SLEEP="0.1")
     _, failed = first.communicate(timeout=60)
     _, err = second.communicate(timeout=60)
     assert first.returncode == 1, failed

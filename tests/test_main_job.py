@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.toy import Machine
+from tests.toy import Machine, Ran
 
 pytestmark = pytest.mark.real
 
+NOBODY = "http://127.0.0.1:9"
 TINY = """[net]
 batch=1
 width=32
@@ -49,13 +51,34 @@ def forward_pass(folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_from_an_empty_machine_to_a_detection_and_back_from_the_store(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
+class Served(NamedTuple):
+    machine: Machine
+    first: Ran
+    """The fetch that built it, and put it into the machine's store."""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    first = machine.run("fetch", "darknet", "--store", machine.store, "--json")
+    assert first.code == 0, first.err
+    return Served(machine, first)
+
+
+def test_the_second_fetch_needs_neither_network_nor_compiler(
+    served: Served, tmp_path: Path
+) -> None:
+    again = served.machine.run("fetch", "darknet", PATH=str(tmp_path), http_proxy=NOBODY)
+
+    assert again.code == 0, again.err
+    assert "from home" in again.err
+
+
+def test_from_an_empty_machine_to_a_detection_and_back_from_the_store(served: Served) -> None:
+    machine = served.machine
     store = ("--store", machine.store)
 
-    first = machine.run("fetch", "darknet", *store, "--json")
-    assert first.code == 0, first.err
-    built = first.json["result"]
+    built = served.first.json["result"]
     assert (built["hit"], built["origin"]) == (False, "built")
     assert len(machine.manifests()) == len(machine.packs()) == 1
 
@@ -76,17 +99,3 @@ def test_from_an_empty_machine_to_a_detection_and_back_from_the_store(tmp_path: 
     (machine.work / "tiny.cfg").write_text(TINY)
     ran = machine.run("run", "-q", "darknet", *store, "--", "ops", "tiny.cfg")
     assert "Floating Point Operations" in ran.out + ran.err
-
-
-def test_the_second_fetch_needs_neither_network_nor_compiler(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    assert machine.run("fetch", "darknet").code == 0
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    python = shutil.which("python3")
-    assert python
-
-    again = machine.run("fetch", "darknet", PATH=str(bare), http_proxy="http://127.0.0.1:9")
-
-    assert again.code == 0, again.err
-    assert "from home" in again.err
