@@ -128,15 +128,6 @@ def upgrade(name: str, older: str, newer: str, store: str, home: str) -> None:
     print(json.dumps(told))
 
 
-def session(store: str, home: str, *pairs: str) -> None:
-    """The start of a notebook session: several trees, `NAME=TREE` each, into an empty home."""
-    cache = artcache.Cache([f"read:{store}"], home=home)
-    for pair in pairs:
-        name, _, tree = pair.partition("=")
-        done = cache.fetch(copying(name, Path(tree)), build="never")
-        assert done.origin == store, done
-
-
 def library(home: str) -> None:
     """Time warm hits of the library in this process; prints seconds.
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -237,8 +237,12 @@ def archive_of(tree: Path, suffix: str, command: str) -> Path:
     )
 
 
-def store_with(name: str, *trees: Path) -> Path:
-    """A folder store that holds each tree as `copying(name, tree)`, published by this code."""
+def store_with(name: str, *trees: Path, recipes: Sequence[str] = ()) -> Path:
+    """A folder store that holds each tree as `copying(name, tree)`, published by this code.
+
+    Args:
+        recipes: A name for each tree, in place of `name`.
+    """
     stem = f"store-{name}-{'-'.join(tree.name for tree in trees)}"
     store = KEPT / f"{stem}.{code()}"
     for old in KEPT.glob(f"{stem}.*"):
@@ -247,8 +251,8 @@ def store_with(name: str, *trees: Path) -> Path:
 
     def make(out: Path) -> None:
         with work_folder() as work:
-            for tree in trees:
-                artcache.Cache([out], home=work / "home").build(copying(name, tree))
+            for recipe, tree in zip(recipes or [name] * len(trees), trees, strict=True):
+                artcache.Cache([out], home=work / "home").build(copying(recipe, tree))
 
     return once(store, make)
 

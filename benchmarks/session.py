@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import inputs, throttle
-from .children import ROOT, Child, bash, environment, helper, timed, tool
+from .children import ROOT, Child, bash, console_script, environment, timed, tool
 from .inputs import GZIP, KEPT, archive_of, once
 from .measure import Contender, Goal, Task
 from .peers import with_words
 from .publish import constant
 from .race import HOME, aside, differing
+from .recipes import offered
 from .restore import tree_or_missing
 from .slow import made
 
-NAME = "session"
+NAMES = ("bench_cudnn", "bench_darknet", "bench_data")
+"""Of the recipes, in the order in which they are fetched."""
 _ARTICLE = """
 mkdir -p "$out/cuda" "$out/data"
 cp "$shelf/cudnn.tar.gz" "$out/"
@@ -37,8 +41,13 @@ def session(work: Path) -> Task:
     cudnn = tree_or_missing(task)
     if cudnn is None:
         return task
-    trees = {"cuda": cudnn, "darknet": inputs.darknet_tree(), "data": inputs.images_tree()}
-    store, rate = inputs.store_with(NAME, *trees.values()), inputs.scale.rates[0]
+    script = console_script()
+    if script is None:
+        task.missing["artcache fetch"] = f"{sys.executable} has no artcache script beside it"
+        return task
+    trees = dict(zip(NAMES, (cudnn, inputs.darknet_tree(), inputs.images_tree()), strict=True))
+    store = inputs.store_with("session", *trees.values(), recipes=NAMES)
+    rate = inputs.scale.rates[0]
     closing = contextlib.ExitStack()
     task.close = closing.close
     try:
@@ -55,21 +64,29 @@ def session(work: Path) -> Task:
         task.missing["a throttled mount"] = str(error)
         return task
     out = work / "out"
-    pairs = [f"{NAME}={tree}" for tree in trees.values()]
-    ours = Child(helper("session", kept.at, out, *pairs), cwd=ROOT)
+    env = {"PYTHONPATH": f"{offered(work / 'site', trees)}:{ROOT}"}
+    words = ["--store", f"read:{kept.at}", "--dir", out, "--build", "never"]
+    ours = Child([script, "fetch", *NAMES, *words], env)
+    single = " && ".join(
+        " ".join(shlex.quote(str(word)) for word in [script, "fetch", name, *words])
+        for name in NAMES
+    )
     repository = shelf.parent / "darknet.git"
-    script = bash(with_words(_ARTICLE, out=out, shelf=cells.at, repository=repository))
+    cells_of = bash(with_words(_ARTICLE, out=out, shelf=cells.at, repository=repository))
     network = f"stored bytes / {rate:g} MB/s"
     put_away = aside(out)
 
-    def contender(name: str, child: Child, check: str) -> Contender:
-        look = (lambda: _restored(trees, out)) if check else (lambda: _unpacked(trees, out))
-        return Contender(name, lambda: timed(child), made(out), put_away, look)
+    def contender(
+        name: str, child: Child, look: Callable[[Mapping[str, Path], Path], str], most: int = 1000
+    ) -> Contender:
+        check = lambda: look(trees, out)  # noqa: E731
+        return Contender(name, lambda: timed(child), made(out), put_away, check, most)
 
     task.contenders = [
-        contender("artcache", ours, "homes"),
+        contender("artcache", ours, _restored),
         constant(network, inputs.stored(store) / (rate * 1e6)),
-        contender("the article's cells", script, ""),
+        contender("artcache, one command each", bash(single, env), _restored, 2),
+        contender("the article's cells", cells_of, _unpacked),
         constant(f"their bytes / {rate:g} MB/s", inputs.stored(shelf) / (rate * 1e6)),
     ]
     task.goals = [
@@ -91,13 +108,13 @@ def _shelf(trees: Mapping[str, Path]) -> Path:
     def make(folder: Path) -> None:
         shelf = folder / "shelf"
         shelf.mkdir(parents=True)
-        (shelf / "cudnn.tar.gz").hardlink_to(archive_of(trees["cuda"], ".tar.gz", GZIP))
-        program = trees["darknet"] / "darknet"
-        program = program if program.exists() else next(trees["darknet"].rglob("darknet"))
+        (shelf / "cudnn.tar.gz").hardlink_to(archive_of(trees[NAMES[0]], ".tar.gz", GZIP))
+        program = trees[NAMES[1]] / "darknet"
+        program = program if program.exists() else next(trees[NAMES[1]].rglob("darknet"))
         (shelf / "darknet").write_bytes(program.read_bytes())
-        _run(["zip", "-q", "-1", "-r", str(shelf / "images.zip"), "."], trees["data"])
+        _run(["zip", "-q", "-1", "-r", str(shelf / "images.zip"), "."], trees[NAMES[2]])
         repository = folder / "darknet.git"
-        _run(["cp", "-r", str(trees["darknet"]), str(repository)], folder)
+        _run(["cp", "-r", str(trees[NAMES[1]]), str(repository)], folder)
         for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "darknet"]):
             _run(["git", "-c", "user.name=b", "-c", "user.email=b@example.org", *words], repository)
 
@@ -118,4 +135,4 @@ def _restored(trees: Mapping[str, Path], out: Path) -> str:
 
 
 def _unpacked(trees: Mapping[str, Path], out: Path) -> str:
-    return differing(trees["cuda"], out / "cuda") or differing(trees["data"], out / "data")
+    return differing(trees[NAMES[0]], out / "cuda") or differing(trees[NAMES[2]], out / "data")
