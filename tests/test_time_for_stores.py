@@ -50,7 +50,7 @@ def test_a_read_ends_with_the_time(
     direct = make(upstream, monkeypatch)
     direct.create(NAME, bytes(500_000))
     bucket = direct.url.split("/")[2]
-    limits = Limits(budget=Budget(1.0))
+    limits = Limits(budget=Budget(0.5))
     with fault_proxy(upstream) as proxy:
         if kind == "https":
             store = open_store(f"{proxy.url}/{bucket}/cache", limits=limits)
