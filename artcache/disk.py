@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,10 @@ _OURS = {
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KEEP_SIZE = 1
 """`FALLOC_FL_KEEP_SIZE`: a file is as long as what was written to it."""
+
+
+_GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000
+"""`FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`, and what `chattr +T` sets."""
 
 
 @contextlib.contextmanager
@@ -111,6 +116,25 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def spread(folder: Path) -> None:
+    """Have ext4 put each folder that is made in this one into a part of the disk of its own.
+
+    Where files were removed in the last minutes (by pip, by a build) it passes over each of
+    them for every file that is made: 0.5 ms in place of 0.02. Other file systems refuse.
+    """
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = int.from_bytes(fcntl.ioctl(handle, _GET_FLAGS, bytes(8))[:4], sys.byteorder)
+            if not flags & _TOP_FOLDER:
+                wanted = (flags | _TOP_FOLDER).to_bytes(4, sys.byteorder)
+                fcntl.ioctl(handle, _SET_FLAGS, wanted + bytes(4))
+        finally:
+            os.close(handle)
 
 
 def emptied(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import digest
-from .disk import boot_id, emptied, remove_tree, sweep
+from .disk import boot_id, emptied, remove_tree, spread, sweep
 from .errors import Corrupt, LocalDisk
 from .key import canonical_json
 from .manifest import Manifest
@@ -88,6 +88,8 @@ def resumable(top: Path, manifest: Manifest) -> Iterator[Partial]:
     Args:
         top: The home's folder of partials. What is too old there is removed.
     """
+    top.mkdir(parents=True, exist_ok=True)
+    spread(top)
     sweep(top, KEPT)
     key = f"{manifest.key.recipe}.{manifest.key.hash}"
     partial = Partial(top / f"{key}.{_tree_of(manifest)}", len(manifest.frames))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import artcache
+from artcache.disk import spread
 from artcache.home import Home
 from artcache.manifest import Manifest
 from artcache.tree import digest_files, scan
@@ -73,6 +74,7 @@ def work_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         dir=KEPT, prefix="work-", ignore_cleanup_errors=True
     ) as folder:
+        spread(Path(folder))
         yield Path(folder)
 
 

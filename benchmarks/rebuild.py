@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import shutil
 import subprocess
@@ -211,10 +212,10 @@ def _make(
 def _numbered(folder: Path) -> Iterator[Path]:
     """A new folder for each run, removed at the end of the task only.
 
-    Creating files where others were just deleted is slow on ext4: it passes over
-    inodes that are younger than some minutes, and a user's first fetch meets none.
+    Creating files where others were just deleted is slow on ext4, see `disk.spread`; which
+    part of the disk a folder gets follows from its name.
     """
     for number in itertools.count():
-        place = folder.with_name(f"{folder.name}-{number}")
+        place = folder.with_name(f"{folder.name}-{number}-{os.urandom(3).hex()}")
         place.mkdir()
         yield place

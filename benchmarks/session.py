@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def session(work: Path) -> Task:
     except OSError as error:
         task.missing["a throttled mount"] = str(error)
         return task
-    out = work / "out"
+    out = work / f"out-{os.urandom(3).hex()}"  # another part of the disk each time
     env = {"PYTHONPATH": f"{offered(work / 'site', trees)}:{ROOT}"}
     words = ["--store", f"read:{kept.at}", "--dir", out, "--build", "never"]
     ours = Child([script, "fetch", *NAMES, *words], env)

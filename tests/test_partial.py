@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +17,14 @@ import pytest
 
 import artcache
 from artcache import partial as room
+from artcache.disk import mount_of
 from artcache.errors import StoreUnavailable
 from artcache.frames import FRAME
 from artcache.repository import Repository
 from artcache.stores.posix import PosixStore
 from tests.making import picture
 from tests.test_cache import Told
+from tests.world import small_disk
 
 HOST = artcache.HostFacts(libc="glibc2.36")
 LARGE = random.Random(5).randbytes(5 * FRAME + 17)
@@ -242,3 +245,21 @@ def test_ctrl_c_keeps_what_is_there(world: World) -> None:
     with pytest.raises(KeyboardInterrupt):
         world.cache(Interrupted(world.folder / "store", 4)).fetch(thing)
     assert world.go_on() == world.frames - 4
+
+
+def test_each_restore_gets_a_part_of_an_ext4_of_its_own(world: World) -> None:
+    place = mount_of(world.folder)
+    if not place or place.kind != "ext4" or not shutil.which("lsattr"):
+        pytest.skip(f"no ext4 here, or no lsattr: {place}")
+    world.go_on()
+
+    folder = world.home / "v1" / "partial"
+    said = subprocess.run(["lsattr", "-d", folder], capture_output=True, text=True, check=True)
+
+    assert "T" in said.stdout.split()[0]
+
+
+def test_a_file_system_without_parts_restores_all_the_same(world: World) -> None:
+    with small_disk(world.folder / "small", 64 << 20) as disk:
+        world.home = disk / "home"
+        world.go_on()
