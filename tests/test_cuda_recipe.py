@@ -323,13 +323,19 @@ def test_a_toolchain_is_not_published_to_a_public_store(stand_ins: Path, tmp_pat
 NEEDED = {"libcudart.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9"}
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home that keeps its downloads from run to run, on a machine without nvcc."""
-    home = tmp_path / "home"
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for these tests, so that each toolchain is made once; downloads stay for later runs."""
+    home = tmp_path_factory.mktemp("wheels") / "home"
     (home / "v1").mkdir(parents=True)
     (CACHE / "downloads").mkdir(parents=True, exist_ok=True)
     (home / "v1/downloads").symlink_to(CACHE / "downloads")
+    return home
+
+
+@pytest.fixture
+def machine(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its home, where there is no nvcc."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for folder in os.environ["PATH"].split(":")[::-1]:
