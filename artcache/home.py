@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import seal as seals
-from .disk import boot_id, disk_errors, remove_tree, replace_file, sweep
+from .disk import boot_id, disk_errors, remove_tree, replace_file, spread, sweep
 from .errors import ArtcacheError, Busy, Corrupt, LocalDisk
 from .key import Key
 from .seal import Seal, Trust
@@ -217,6 +217,7 @@ class Home:
         try:
             with disk_errors(self.root, doing="make a folder"):
                 top.mkdir(parents=True, exist_ok=True)
+                spread(top)
                 sweep(top, _MAKING)
                 folder.mkdir()
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
