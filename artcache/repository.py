@@ -195,15 +195,12 @@ class Repository:
             StoreUnavailable: the store stopped answering.
         """
 
-        traits = self.store.traits
-        parallel = traits.parallel or (0 if traits.exclusive_create else 2)  # mounts answer late
-
         def read(into: Path) -> None:
             partial.stamps = unpack(
                 found.manifest,
                 fetch or self.lend,
                 into,
-                parallel=parallel,
+                parallel=self.store.traits.parallel,
                 abort=self.abort,
                 progress=progress,
                 there=partial.done,

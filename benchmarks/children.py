@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .measure import Failed, Sample
 
 ROOT = Path(__file__).resolve().parent.parent
-_LEFT_OUT = ("ARTCACHE_", "PYTHON", "CCACHE_", "XDG_", "MAKE")
+_LEFT_OUT = ("ARTCACHE_", "PYTHON", "CCACHE_", "SCCACHE_", "XDG_", "MAKE")
 """Prefixes of variables that would make two machines measure different things.
 PYTHONDONTWRITEBYTECODE among them: an installed package has its bytecode."""
 

@@ -62,6 +62,8 @@ class Task:
     most_rounds: int = 1000
     notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    verdicts: list[Callable[[], Check]] = field(default_factory=list)
+    """Checks that only the whole run can tell, asked after the last round."""
     unit: str = "s"
     """Of `Sample.seconds`: `s`, or `B` where sizes are compared."""
     close: Callable[[], object] = _nothing
@@ -104,7 +106,7 @@ LIMIT = 900.0
 
 def run(task: Task, pairs: int, progress: Callable[[str], None]) -> Measured:
     """Run every contender once to warm up and to check its result, then in rounds whose
-    order turns and reverses. One that fails is told and left out."""
+    order turns and reverses. One that fails, in whichever round, is told and left out."""
     began, before = time.monotonic(), os.getloadavg()[0]
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in task.contenders}
     able = []
@@ -114,14 +116,18 @@ def run(task: Task, pairs: int, progress: Callable[[str], None]) -> Measured:
             able.append(contender)
     rounds = min(pairs * task.repeat, task.most_rounds) if able else 0
     for number in range(rounds):
+        if not able:
+            break
         if time.monotonic() - began > LIMIT:
             task.notes.append(f"ended after {number} of {rounds} rounds: it took too long")
             break
         for contender in _order(able, number):
             if number < contender.most:
                 progress(f"{task.name}: round {number + 1} of {rounds}: {contender.name}")
-                samples[contender.name].append(_one(contender))
+                if not _one(task, contender, samples[contender.name]):
+                    able.remove(contender)
     progress("")
+    task.checks += [verdict() for verdict in task.verdicts]
     samples = {name: taken for name, taken in samples.items() if taken}
     outcomes = [_outcome(goal, samples) for goal in task.goals if _present(goal, samples)]
     load = (before, os.getloadavg()[0])
@@ -129,8 +135,8 @@ def run(task: Task, pairs: int, progress: Callable[[str], None]) -> Measured:
 
 
 def _warm_up(task: Task, contender: Contender, samples: dict[str, list[Sample]]) -> bool:
-    contender.prepare()
     try:
+        contender.prepare()
         first = contender.run()
         wrong = contender.check()
     except Failed as error:
@@ -138,18 +144,28 @@ def _warm_up(task: Task, contender: Contender, samples: dict[str, list[Sample]])
     finally:
         contender.clean()
     if wrong:
-        task.checks.append(Check(f"{contender.name} does its work", False, wrong))
+        task.checks.append(_broken(contender, wrong))
     elif contender.most == 0:
         samples[contender.name].append(first)
     return not wrong
 
 
-def _one(contender: Contender) -> Sample:
-    contender.prepare()
+def _one(task: Task, contender: Contender, samples: list[Sample]) -> bool:
+    """Whether it did its work; if not, what it did before counts no longer either."""
     try:
-        return contender.run()
+        contender.prepare()
+        samples.append(contender.run())
+    except Failed as error:
+        task.checks.append(_broken(contender, str(error)))
+        samples.clear()
+        return False
     finally:
         contender.clean()
+    return True
+
+
+def _broken(contender: Contender, why: str) -> Check:
+    return Check(f"{contender.name} does its work", False, why)
 
 
 class Failed(Exception):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shlex
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ from artcache.toolchain import GpuArch
 from darknet_recipe.build import prepare
 from darknet_recipe.darknet import DarknetRecipe
 
-from .children import Child, bash, console_script, environment, timed, tool
+from .children import Child, bash, console_script, timed, tool
 from .inputs import KEPT, archive_of, code, once
 from .measure import Contender, Goal, Sample, Task
-from .throttle import free_port
+from .objects import ObjectCache
 
 
 class Kind(NamedTuple):
@@ -81,15 +81,18 @@ def _task(name: str, kind: Kind, work: Path) -> Task:
         task.missing["all"] = f"{kind.title} could not be built here: {error}"
         return task
     task.contenders = _artcache(kind, script, store, work)
-    for cache in ("ccache", "sccache"):
-        if tool(cache, task.missing):
-            env = _environment(task, cache, work)
-            task.contenders += _make(kind, cache, build, env, work)
-            peer = f"unpack and make, {cache} warm"
-            task.goals += [
-                Goal("artcache, warm hit", "faster than", 14.0, peer),
-                Goal("artcache, empty home", "faster than", 8.0, peer),
-            ]
+    caches = [
+        ObjectCache(name, work / name) for name in ("ccache", "sccache") if tool(name, task.missing)
+    ]
+    for cache in caches:
+        task.contenders += _make(kind, cache, build, work)
+        task.verdicts.append(cache.verdict)
+        peer = f"unpack and make, {cache.name} warm"
+        task.goals += [
+            Goal("artcache, warm hit", "faster than", 14.0, peer),
+            Goal("artcache, empty home", "faster than", 8.0, peer),
+        ]
+    task.close = lambda: [cache.stop() for cache in caches]
     return task
 
 
@@ -166,47 +169,64 @@ def _artcache(kind: Kind, script: Path, store: Path, work: Path) -> list[Contend
     ]
 
 
-def _environment(task: Task, cache: str, work: Path) -> dict[str, str]:
-    folder = str(work / cache)
-    if cache == "ccache":
-        return {"CCACHE_DIR": folder}
-    env = {"SCCACHE_DIR": folder, "SCCACHE_SERVER_PORT": str(free_port())}
-    stop = ["sccache", "--stop-server"]
-    task.close = lambda: subprocess.run(stop, env=environment(env), capture_output=True)
-    return env
+def _make(kind: Kind, cache: ObjectCache, build: _Build, work: Path) -> list[Contender]:
+    unpack, compile_it = _commands(kind, cache, build)
+    place = _Place(next(_numbered(work / f"source-{cache.name}")) / "here")
+
+    def whole() -> Sample:
+        return timed(bash(f"{unpack} && {compile_it}", cache.env, place.anew()))
+
+    def make_alone() -> Sample:
+        timed(bash(unpack, cache.env, place.anew()))
+        return timed(bash(compile_it, cache.env, place.folder))
+
+    def warm(run: Callable[[], Sample]) -> Sample:
+        cache.forget()
+        sample = run()
+        cache.require_hits(sum(1 for _ in place.folder.glob("source/obj/*.o")))
+        # What a server does is nobody's child, so its processor time is not in the sample.
+        return sample._replace(cpu=0.0, rss=0) if cache.has_server else sample
+
+    fill = functools.cache(whole)
+    return [
+        Contender(f"unpack and make, {cache.name} warm", lambda: warm(whole), fill),
+        Contender(f"make alone, {cache.name} warm", lambda: warm(make_alone), fill),
+    ]
 
 
-def _make(
-    kind: Kind, cache: str, build: _Build, env: dict[str, str], work: Path
-) -> list[Contender]:
-    places = _numbered(work / f"source-{cache}")
+def _commands(kind: Kind, cache: ObjectCache, build: _Build) -> tuple[str, str]:
+    """In the shell: to unpack the source, and then to build it through the cache."""
     given = dict(word.partition("=")[::2] for word in build.command if "=" in word)
     compilers = {name: given.get(name, own) for name, own in kind.compilers.items()}
-    if build.beside:
-        # By its full path, and without the option that makes its bytes the same each time:
-        # so both caches know it.
-        compilers["NVCC"] = f"{build.beside}/cuda/bin/nvcc"
-    through = [f"{name}={cache} {words}" for name, words in compilers.items()]
-    make = shlex.join([*build.command, *through])
+    if "NVCC" in compilers:
+        compilers["NVCC"] = cache.nvcc(compilers["NVCC"])
+    through = [f"{name}={cache.name} {words}" for name, words in compilers.items()]
     tarball = shlex.quote(str(build.tarball))
     unpack = f"mkdir -p source && tar -C source --strip-components=1 -xf {tarball}"
     if build.beside:
         names = [path for path in build.beside.iterdir() if not path.name.startswith("source")]
         unpack += f" && ln -sf {shlex.join(map(str, names))} ."
-    compile_it = f"cd source && mkdir -p obj backup results && {make}"
+    make = shlex.join([*build.command, *through])
+    return unpack, f"cd source && mkdir -p obj backup results && {make}"
 
-    def whole() -> Sample:
-        return timed(bash(f"{unpack} && {compile_it}", env, next(places)))
 
-    def make_alone() -> Sample:
-        place = next(places)
-        timed(bash(unpack, env, place))
-        return timed(bash(compile_it, env, place))
+class _Place:
+    """Where each round builds: one path, and nothing there before.
 
-    return [
-        Contender(f"unpack and make, {cache} warm", whole),
-        Contender(f"make alone, {cache} warm", make_alone, most=1 if build.beside else 1000),
-    ]
+    ccache (unless told otherwise) and sccache hash the folder that nvcc is started in: in
+    another folder neither knows what it has. What was built is moved aside, for the
+    reason that `_numbered` has.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._aside = _numbered(folder)
+
+    def anew(self) -> Path:
+        if self.folder.exists():
+            self.folder.rename(next(self._aside) / "built")
+        self.folder.mkdir()
+        return self.folder
 
 
 def _numbered(folder: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ import pytest
 
 from benchmarks import grow, measure, nine, page, plots, report
 from benchmarks.bucket import Bucket
+from benchmarks.children import Child, timed
 from benchmarks.measure import Check, Contender, Failed, Goal, Sample, Task
+from benchmarks.objects import Counts, ObjectCache, sccache_counts
 from benchmarks.race import aside, differing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +74,32 @@ def test_one_that_does_not_do_its_work_takes_no_part_and_fails_the_task() -> Non
     assert "no such file" in task.checks[0].detail
 
 
+def test_one_that_fails_in_a_later_round_is_left_out_whole() -> None:
+    runs = iter([Sample(1.0), Sample(1.0)])
+
+    def tiring() -> Sample:
+        for sample in runs:
+            return sample
+        raise Failed("73 object files, 63 hits, 10 misses")
+
+    task = Task("tired", "tired", [constant("good", 1.0), Contender("bad", tiring)])
+
+    samples = measure.run(task, 3, lambda text: None).samples
+
+    assert {name: len(taken) for name, taken in samples.items()} == {"good": 3}
+    assert "10 misses" in task.checks[0].detail
+
+
+def test_a_verdict_is_asked_when_all_rounds_are_over() -> None:
+    seen: list[str] = []
+    task = Task("over", "over", [Contender("a", lambda: seen.append("a") or Sample(1.0))])  # type: ignore[func-returns-value]
+    task.verdicts.append(lambda: Check("all is told", len(seen) == 3))
+
+    measure.run(task, 2, lambda text: None)
+
+    assert task.checks == [Check("all is told", True)]
+
+
 def test_one_whose_result_differs_takes_no_part() -> None:
     wrong = constant("wrong", 0.1, check=lambda: "libcudnn.so: other bytes")
     task = Task("wrong", "wrong", [wrong])
@@ -110,6 +139,39 @@ def test_a_copy_with_one_other_byte_is_found(tmp_path: Path) -> None:
     (tmp_path / "out" / "lib" / "a.so").write_bytes(b"sane")
 
     assert differing(tmp_path / "tree", tmp_path / "out") == "lib/a.so: other bytes"
+
+
+# -- caches of object files ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ccache", "sccache"])
+def test_a_build_that_compiles_is_told_from_one_that_only_hits(name: str, tmp_path: Path) -> None:
+    if not shutil.which(name) or not shutil.which("gcc"):
+        pytest.skip(f"needs {name} and gcc")
+    (tmp_path / "a.c").write_text("int a(void) { return 1; }\n")
+    cache = ObjectCache(name, tmp_path / "cache")
+    compiling = Child([name, "gcc", "-c", "a.c", "-o", "a.o"], cache.env, tmp_path)
+    try:
+        timed(compiling)
+        with pytest.raises(Failed, match="1 object files, 0 hits, 1 misses"):
+            cache.require_hits(1)
+        assert not cache.verdict().ok
+        cache.forget()
+        timed(compiling)
+        cache.require_hits(1)
+    finally:
+        cache.stop()
+
+
+def test_steps_of_nvcc_that_sccache_had_to_run_are_misses() -> None:
+    languages = {"C/C++": 63, "CUDA": 10, "CUBIN": 10}
+    stats = {
+        "cache_hits": {"counts": languages, "adv_counts": {"c [gcc]": 63, "cuda [nvcc]": 10}},
+        "cache_misses": {"counts": {"CUDA (Device code)": 10, "PTX": 10}},
+        "cache_errors": {"counts": {}},
+    }
+
+    assert sccache_counts({"stats": stats}) == Counts(73, 20)
 
 
 # -- the throttle -------------------------------------------------------------------------
