@@ -14,7 +14,7 @@ from artcache.stores.gcs import GcsBucket
 from artcache.stores.remote import RemoteStore
 from artcache.stores.s3 import S3Bucket
 
-QUICK = Limits(connect=2.0, stall=1.2, least=2000, attempts=3, patience=6.0, first_wait=0.05)
+QUICK = Limits(connect=2.0, stall=1.2, least=2000, attempts=3, patience=6.0, first_wait=0.02)
 """As the defaults, for tests that wait for the end."""
 BRIEF = QUICK._replace(stall=0.6, patience=1.0, first_wait=0.01)
 """For what never gets better, so that no try may succeed: the end is the same, and sooner."""

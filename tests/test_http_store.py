@@ -143,7 +143,7 @@ def test_a_drip_is_as_good_as_nothing(rig: Rig) -> None:
     rig.proxy.plan(Fault(drip=0.05))
     start = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        rig.store.get_range(PACK, 0, 200_000)
+        rig.brief.get_range(PACK, 0, 200_000)
     assert time.monotonic() - start < 12
 
 
