@@ -15,13 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .compat import NO
 from .disk import disk_errors, replace_file
 from .errors import Corrupt
 from .frames import pool_of
 from .home import SUPPLIED
 from .manifest import File
-from .match import judge
 from .recipe import Recipe
 from .tree import digest_file
 
@@ -47,9 +45,9 @@ def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
         ArtcacheError: a library has to be fetched or built and that failed.
     """
     manifest = entry.manifest()
-    if judge(manifest, cache.host).outcome == NO:
-        return []
     sources, missing = lacking(cache, manifest)
+    if (sources or missing) and not _runs(manifest, cache.host):
+        return []
     suppliers = {name: recipe.supplier(name, entry.key) for name in sorted(missing)}
     wanted = list(dict.fromkeys(found for found in suppliers.values() if found))
     if wanted:
@@ -61,6 +59,14 @@ def supply(cache: Cache, recipe: Recipe, entry: Entry) -> list[str]:
     return sorted(
         name for name, found in suppliers.items() if not found and not name.startswith(_DRIVER)
     )
+
+
+def _runs(manifest: Manifest, host: HostFacts) -> bool:
+    """Asked, and imported, only where something lacks: most artifacts need nothing more."""
+    from .compat import NO
+    from .match import judge
+
+    return judge(manifest, host).outcome != NO
 
 
 def lacking(cache: Cache, manifest: Manifest) -> tuple[list[Path], set[str]]:
