@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -256,7 +257,8 @@ class Repository:
         name = pack_name(pack.blake3)
         if isinstance(self.store, Filling) and name not in self._moved:
             if len(getattr(self._local, "memory", b"")) < length:
-                self._local.memory = bytearray(length)
+                # Not of malloc, which keeps a few MB of what each thread gave back.
+                self._local.memory = mmap.mmap(-1, (length >> 20) + 1 << 20)
             out = memoryview(self._local.memory)[:length]
             with contextlib.suppress(ObjectNotFound):
                 self.store.fill(name, offset, out)
