@@ -13,14 +13,14 @@ import contextlib
 import mmap
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from . import digest
 from .compression import Compression, Compressor
-from .errors import BuildFailed, Corrupt
+from .errors import BuildFailed, Corrupt, StoreUnavailable
 from .frames import Digests, Segment, cut, in_order, is_tiny, pool_of, segments, threads
 from .lay import SMALL_PIECE, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
@@ -35,6 +35,19 @@ Fetch = Callable[[Pack, int, int], "bytes | memoryview"]
 """(pack, offset, length) -> exactly that many bytes of it, good until the thread's next call."""
 Progress = Callable[[int], object]
 """Called with the raw bytes finished since the last call."""
+
+
+class Loans(Protocol):
+    """Who lends memory by a `Fetch`, and may have frames when the store is gone."""
+
+    def back(self) -> None:
+        """The calling thread is done with what it was lent, if it was."""
+        ...
+
+    def left(self, number: int) -> bool:
+        """After `fetch` raised `StoreUnavailable`: whether it still gives this frame or a
+        later one."""
+        ...
 
 
 class Packed(NamedTuple):
@@ -169,6 +182,8 @@ def unpack(
     fetch: Fetch,
     into: Path,
     *,
+    again: Fetch | None = None,
+    loans: Loans | None = None,
     parallel: int = 0,
     abort: Callable[[], object] = lambda: None,
     progress: Progress = lambda count: None,
@@ -182,8 +197,11 @@ def unpack(
     staging folder.
 
     Args:
+        again: Fetches the frames that were there and are not what was marked; None: as `fetch`
+            does, which is called once for each other frame, in about their order.
+        loans: Whose memory `fetch` gives.
         parallel: Frames to fetch at once, if more than there are threads for the work:
-            a far store is waited for, not computed with.
+            a store that answers late is waited for, not computed with.
         abort: Ends the fetches under way; called on Ctrl-C, which else waits for them.
         there: For each frame whether its bytes are in `into` already; empty: none is.
         mark: Called with a frame's number once its bytes are, from any thread.
@@ -202,16 +220,36 @@ def unpack(
     local = threading.local()
     largest = max((frame.raw for frame in manifest.frames), default=1)
     buffers = _Buffers(largest)
+    lost: list[StoreUnavailable] = []
 
     def work(item: tuple[int, Frame, list[Segment], dict[int, int]]) -> _Done:
         number, frame, row, handles = item
         buffer = buffers.take()
         raw = memoryview(buffer)[: frame.raw]
-        if not (resumed and there[number] and writer.read(row, raw, handles)):
-            open_frame(manifest.packs[frame.pack], frame, fetch, local, raw)
-            writer.write(row, raw, handles)
-            mark(number)
+        marked = resumed and there[number]
+        if marked and writer.read(row, raw, handles):
+            return _Done(row, raw, buffer)
+        try:
+            way = again or fetch if marked else fetch
+            open_frame(manifest.packs[frame.pack], frame, way, local, raw)
+        except StoreUnavailable as error:
+            if not loans:
+                raise
+            lost.append(error)
+            return _Done([], raw, buffer)
+        finally:
+            if loans:
+                loans.back()
+        writer.write(row, raw, handles)
+        mark(number)
         return _Done(row, raw, buffer)
+
+    def items() -> Iterator[tuple[int, Frame, list[Segment], dict[int, int]]]:
+        rows = segments(sizes, [frame.raw for frame in manifest.frames])
+        for number, (frame, row) in enumerate(zip(manifest.frames, rows, strict=True)):
+            if lost and loans and not loans.left(number):
+                return
+            yield number, frame, row, writer.open(row)
 
     def interrupted(kind: type[BaseException] | None, *rest: object) -> None:
         if pool and kind:
@@ -219,7 +257,6 @@ def unpack(
         if kind is KeyboardInterrupt:
             abort()
 
-    rows = segments(sizes, [frame.raw for frame in manifest.frames])
     with ExitStack() as stack:
         stack.callback(writer.close)
         share = stack.enter_context(_MEMORY.one())
@@ -232,14 +269,13 @@ def unpack(
         tiny = is_tiny(manifest.size) and not parallel
         pool = None if tiny else stack.enter_context(pool_of(most))
         stack.push(interrupted)
-        items = (
-            (number, frame, row, writer.open(row))
-            for number, (frame, row) in enumerate(zip(manifest.frames, rows, strict=True))
-        )
-        for done in in_order(pool, work, items, under_way):
-            writer.finish(done.row, done.raw)
-            progress(len(done.raw))
+        for done in in_order(pool, work, items(), under_way):
+            if not lost:  # else what came is written, and no file is whole
+                writer.finish(done.row, done.raw)
+                progress(len(done.raw))
             buffers.give(done.buffer, under_way())
+    if lost:
+        raise lost[0]
     return writer.stamps
 
 

@@ -73,7 +73,12 @@ class Pace:
         self.total = total
         self._start = 0.0
         self._lock = threading.Lock()
-        self._done = self._under_way = 0
+        self._done = self._under_way = self._arrived = 0
+
+    def arrived(self, length: int) -> None:
+        """So many bytes came, of frames that were asked for or will be."""
+        with self._lock:
+            self._arrived += length
 
     def asked(self, length: int) -> None:
         with self._lock:
@@ -87,16 +92,20 @@ class Pace:
 
     @property
     def rate(self) -> float:
-        """Bytes a second. Of what is under way half is taken as come; 0.0 before the first."""
-        with self._lock:
-            elapsed = max(time.monotonic() - self._start, 1e-3)
-            return (self._done + self._under_way / 2) / elapsed
+        """Bytes a second; 0.0 before the first."""
+        return self._here / max(time.monotonic() - self._start, 1e-3)
 
     @property
     def seconds_left(self) -> float:
         rate = self.rate
-        left = self.total - self._done - self._under_way / 2
+        left = self.total - self._here
         return max(0.0, left) / rate if rate else 0.0
+
+    @property
+    def _here(self) -> float:
+        """Bytes. Of what is under way half is taken as come, where no more is known to be."""
+        with self._lock:
+            return max(self._arrived, self._done + self._under_way / 2)
 
 
 class Contest:

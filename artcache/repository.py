@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,13 +28,14 @@ from .errors import (
 )
 from .key import Key
 from .late import late
-from .layout import MANIFESTS, ROOT, TRASH, UNIQUE, Listed, listed, manifest_name, root_object
+from .layout import MANIFESTS, ROOT, UNIQUE, Listed, listed, manifest_name, root_object
 from .layout import pack_name as pack_name
 from .layout import siblings_folder as siblings_folder
 from .manifest import MAX_BYTES, Manifest, Pack
 from .pack import Fetch, Progress, open_frame, unpack
+from .packs import Packs
 from .partial import Partial
-from .store import Abortable, Filling, Probed, Store
+from .store import Probed, Store
 
 _MOST_SIBLINGS = 1000
 _TIMED = 4 << 20
@@ -67,8 +67,7 @@ class Repository:
         """Objects that were found bad and what became of them; the caller reports them."""
         self.upload_rate = 0.0
         """Bytes a second at which the store took the last pack of some size; 0.0: none yet."""
-        self._local = threading.local()
-        self._moved: dict[str, str] = {}
+        self._packs = Packs(store)
 
     @property
     def url(self) -> str:
@@ -182,13 +181,16 @@ class Repository:
         partial: Partial,
         progress: Progress = lambda count: None,
         *,
-        fetch: Fetch | None = None,
+        around: Callable[[Fetch], Fetch] = lambda fetch: fetch,
+        arrived: Callable[[int], object] = lambda count: None,
     ) -> Path:
         """Unpack the artifact into the partial's tree, and return that.
 
         Args:
             partial: Of this manifest. What it has already is not read again.
-            fetch: Reads stored bytes, in place of `self.lend`.
+            around: Puts something around the reading of each frame's stored bytes.
+            arrived: Told how many stored bytes came of frames that are still under way, if
+                that can be known.
 
         Raises:
             Corrupt: a byte is not what was published, or the pack is gone, twice in
@@ -196,17 +198,22 @@ class Repository:
             StoreUnavailable: the store stopped answering.
         """
 
+        parallel = 0 if self.store.traits.exclusive_create else 2  # mounts answer late
+
         def read(into: Path) -> None:
-            partial.stamps = unpack(
-                found.manifest,
-                fetch or self.lend,
-                into,
-                parallel=self.store.traits.parallel,
-                abort=self.abort,
-                progress=progress,
-                there=partial.done,
-                mark=partial.mark,
-            )
+            with self._packs.ahead(found.manifest, partial.done, arrived) as ahead:
+                partial.stamps = unpack(
+                    found.manifest,
+                    around(ahead.fetch if ahead else self.lend),
+                    into,
+                    again=around(self.lend),
+                    loans=ahead,
+                    parallel=parallel,
+                    abort=self.abort,
+                    progress=progress,
+                    there=partial.done,
+                    mark=partial.mark,
+                )
 
         if any(partial.done):
             with contextlib.suppress(Corrupt, ObjectNotFound):  # not the store's fault
@@ -239,31 +246,12 @@ class Repository:
         raise Corrupt(f"{self.url}: {failure}") from failure
 
     def fetch(self, pack: Pack, offset: int, length: int) -> bytes:
-        """Some bytes of a pack; from the trash too, if `gc` moved it a moment ago."""
-        name = pack_name(pack.blake3)
-        try:
-            return self.store.get_range(self._moved.get(name, name), offset, length)
-        except ObjectNotFound:
-            for found in self.store.list(f"{TRASH}/{pack.blake3}"):
-                with contextlib.suppress(ObjectNotFound):
-                    data = self.store.get_range(found.name, offset, length)
-                    self._moved[name] = found.name
-                    return data
-            self._moved.pop(name, None)
-            return self.store.get_range(name, offset, length)  # it may be back by now
+        """As `Packs.fetch`."""
+        return self._packs.fetch(pack, offset, length)
 
     def lend(self, pack: Pack, offset: int, length: int) -> bytes | memoryview:
-        """`fetch` into memory of the calling thread's, good until its next call."""
-        name = pack_name(pack.blake3)
-        if isinstance(self.store, Filling) and name not in self._moved:
-            if len(getattr(self._local, "memory", b"")) < length:
-                # Not of malloc, which keeps a few MB of what each thread gave back.
-                self._local.memory = mmap.mmap(-1, (length >> 20) + 1 << 20)
-            out = memoryview(self._local.memory)[:length]
-            with contextlib.suppress(ObjectNotFound):
-                self.store.fill(name, offset, out)
-                return out
-        return self.fetch(pack, offset, length)
+        """As `Packs.lend`."""
+        return self._packs.lend(pack, offset, length)
 
     def bad_packs(self, manifest: Manifest) -> dict[Pack, str]:
         """Read every stored byte of an artifact; the packs that fail, each with why."""
@@ -280,8 +268,7 @@ class Repository:
 
     def abort(self) -> None:
         """End the reads under way, if the store can."""
-        if isinstance(self.store, Abortable):
-            self.store.abort()
+        self._packs.abort()
 
     # -- publishing -----------------------------------------------------------------------
 

@@ -125,13 +125,19 @@ def restore(
         _tell_partial(cache, manifest, partial)
         staged = staging / "entry"
         staged.mkdir()
-        lend = tier.repository.lend
-        fetch = _keeping(lend, kept) if kept else lend
         if contest:
             contest.pace.total = _missing(manifest, partial)
-            fetch = contest.fetch(fetch)
+
+        def arrived(count: int) -> None:
+            if contest:
+                contest.pace.arrived(count)
+
+        def around(fetch: Fetch) -> Fetch:
+            fetch = _keeping(fetch, kept) if kept else fetch
+            return contest.fetch(fetch) if contest else fetch
+
         try:
-            tree = tier.repository.restore(found, partial, progress, fetch=fetch)
+            tree = tier.repository.restore(found, partial, progress, around=around, arrived=arrived)
             if contest:
                 contest.claim(FETCHED)
         except ArtcacheError:

@@ -7,7 +7,7 @@ Every adapter in `stores/` implements it and passes the one contract suite,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -152,6 +152,22 @@ class Filling(Protocol):
 
     def fill(self, name: str, offset: int, out: memoryview) -> None:
         """As `get_range`, as many bytes as `out` holds."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A store whose reads can be used before they end."""
+
+    def stream(
+        self, name: str, offset: int, out: memoryview, came: Callable[[int], object]
+    ) -> None:
+        """As `Filling.fill`. What has come is not asked for again when a read breaks off.
+
+        Args:
+            came: Told, from any thread, how many bytes of `out` are there, from its start.
+                An `ArtcacheError` that it raises ends the read.
+        """
         ...
 
 

@@ -17,10 +17,12 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
+
+from artcache.manifest import Frame, Manifest
 
 from . import inputs
 from .children import ROOT, Child, bash, helper, timed, told, tool
@@ -97,12 +99,10 @@ def frames(work: Path) -> Task:
     if served is None:
         return task
     _, server, store = served
-    spans = work / "spans.json"
-    spans.write_text(json.dumps(_spans(store)))
     race = Race(task, "cudnn", store, work)
     for name in ("artcache", "http.client"):
         for what in ("seconds", "processor"):
-            _read_all(race, name, what, server.url, spans)
+            _read_all(race, name, what, server.url, store)
     task.goals = [
         Goal("artcache, seconds", "within", 1 / 0.9, "http.client, seconds"),
         Goal("artcache, processor", "within", 1.1, "http.client, processor"),
@@ -112,15 +112,15 @@ def frames(work: Path) -> Task:
     return task
 
 
-def _read_all(race: Race, name: str, what: str, url: str, spans: Path) -> None:
-    words = [sys.executable, "-m", "benchmarks.remote", name, url, str(spans)]
+def _read_all(race: Race, name: str, what: str, url: str, store: Path) -> None:
+    words = [sys.executable, "-m", "benchmarks.remote", name, url, str(store)]
     child = Child(words, {"STORAGE_EMULATOR_HOST": url}, ROOT)
 
     def run() -> Sample:
         cost = told(child)
         return Sample(cost[what], cost["processor"])
 
-    race.add(f"{name}, {what}", spans, child)
+    race.add(f"{name}, {what}", store, child)
     race.task.contenders[-1] = race.task.contenders[-1]._replace(run=run, check=lambda: "")
 
 
@@ -240,13 +240,16 @@ def serve(
     return tree, Server(inputs.once(folder, upload)), store
 
 
+def manifest_of(store: Path) -> Manifest:
+    """Of the one artifact in a folder store."""
+    return Manifest.from_bytes(next(store.glob("v1/manifests/*/*.json")).read_bytes())
+
+
 def _spans(store: Path) -> list[tuple[str, int, int]]:
     """Object, offset and length of each frame of the store's artifact."""
     from artcache.layout import pack_name
-    from artcache.manifest import Manifest
 
-    file = next(store.glob("v1/manifests/*/*.json"))
-    manifest = Manifest.from_bytes(file.read_bytes())
+    manifest = manifest_of(store)
     return [
         (f"cache/{pack_name(manifest.packs[frame.pack].blake3)}", frame.offset, frame.stored)
         for frame in manifest.frames
@@ -256,20 +259,41 @@ def _spans(store: Path) -> list[tuple[str, int, int]]:
 # -- jobs ---------------------------------------------------------------------------------
 
 
-def _by_artcache(url: str) -> Callable[[str, int, memoryview], object]:
+def _by_artcache(url: str, store: Path) -> Callable[[], object]:
+    """As a restore reads: runs of frames, taken frame by frame by as many threads as decode."""
+    from artcache.frames import threads
+    from artcache.packs import Packs
     from artcache.stores import open_store
-    from artcache.stores.remote import RemoteStore
 
-    store = open_store(f"gs://{BUCKET}")
-    assert isinstance(store, RemoteStore)
-    return store.fill
+    packs, manifest = Packs(open_store(f"gs://{BUCKET}/cache")), manifest_of(store)
+    assert packs.lend(manifest.packs[0], 0, 1)  # signed in, and connected
+
+    def read() -> None:
+        with packs.ahead(manifest, (), lambda count: None) as ahead:
+            assert ahead
+
+            def one(frame: Frame) -> None:
+                data = ahead.fetch(manifest.packs[frame.pack], frame.offset, frame.stored)
+                assert len(data) == frame.stored
+                ahead.back()
+
+            with ThreadPoolExecutor(threads() + 1) as pool:
+                list(pool.map(one, manifest.frames))
+
+    return read
 
 
-def _by_http_client(url: str) -> Callable[[str, int, memoryview], object]:
+def _by_http_client(url: str, store: Path) -> Callable[[], object]:
     """The least that Python does for a range: no check, no deadline, no retry."""
     local = threading.local()
+    spans = _spans(store)
+    most = max(length for _, _, length in spans)
 
-    def fill(name: str, offset: int, out: memoryview) -> None:
+    def one(span: tuple[str, int, int]) -> None:
+        name, offset, length = span
+        if not hasattr(local, "room"):
+            local.room = memoryview(bytearray(most))
+        out = local.room[:length]
         connection = getattr(local, "connection", None)
         if connection is None:
             connection = http.client.HTTPConnection(url.partition("//")[2])
@@ -282,33 +306,25 @@ def _by_http_client(url: str) -> Callable[[str, int, memoryview], object]:
         assert answer.readinto(out) == len(out)
         answer.read()
 
-    return fill
-
-
-def _read(
-    fill: Callable[[str, int, memoryview], object], spans: Sequence[tuple[str, int, int]]
-) -> None:
-    """Read all; prints what it took."""
-    local = threading.local()
-    most = max(length for _, _, length in spans)
-
-    def one(span: tuple[str, int, int]) -> None:
-        if not hasattr(local, "room"):
-            local.room = memoryview(bytearray(most))
-        name, offset, length = span
-        fill(name, offset, local.room[:length])
+    def read() -> None:
+        with ThreadPoolExecutor(WAITING) as pool:
+            list(pool.map(one, spans))
 
     one(spans[0])
+    return read
+
+
+def _read(read: Callable[[], object]) -> None:
+    """Read all; prints what it took."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    with ThreadPoolExecutor(WAITING) as pool:
-        list(pool.map(one, spans))
+    read()
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"seconds": seconds, "processor": spent}))
 
 
 if __name__ == "__main__":
-    job, address, file = sys.argv[1:]
+    job, address, folder = sys.argv[1:]
     os.environ["NO_PROXY"] = "127.0.0.1"
     clients = {"artcache": _by_artcache, "http.client": _by_http_client}
-    _read(clients[job](address), json.loads(Path(file).read_text()))
+    _read(clients[job](address, Path(folder)))

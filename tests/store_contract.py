@@ -23,7 +23,7 @@ from artcache.errors import (
     OverLimit,
     UsageError,
 )
-from artcache.store import Filling, Littered, Store, StoreTraits
+from artcache.store import Filling, Littered, Store, StoreTraits, Streaming
 
 NAME = "v1/manifests/thing/0a.json"
 PACK = "v1/packs/0a/0a.pack"
@@ -76,6 +76,11 @@ class StoreContract:
             out = bytearray(length)
             store.fill(PACK, offset, memoryview(out))
             assert out == data[offset : offset + length]
+        if isinstance(store, Streaming):
+            out, came = bytearray(length), [0]
+            store.stream(PACK, offset, memoryview(out), came.append)
+            assert out == data[offset : offset + length]
+            assert came == sorted(came) and came[-1] == length
 
     @pytest.mark.parametrize(("offset", "length"), [(0, 11), (9, 2), (10, 1), (5000, 1)])
     def test_a_range_beyond_the_end_is_corrupt(

@@ -14,10 +14,10 @@ LONGEST = 400
 """Lines of a source file, at most: what one reads in one sitting."""
 
 FLOORS = {
-    1: "errors digest toolchain key manifest needs compat events units layout",
+    1: "errors digest toolchain key manifest needs compat events units layout link",
     2: "store process recipe disk",
-    3: "memory frames compression tree lay partial pack seal home elf fatbin binary detect trust"
-    " stores install late spelling shares",
+    3: "memory frames compression tree lay partial pack ahead packs seal home elf fatbin binary"
+    " detect trust stores install late spelling shares",
     4: "turns restore publish repository share match supply present tier cache builder survey pins"
     " gc listing transfer wanted fulfil race doctor fetched several",
     5: "__init__ __main__ api config cli notebook progress report",
@@ -35,6 +35,7 @@ BESIDE = {
     "recipe": "disk process",
     "tree": "frames",
     "lay": "frames",
+    "packs": "ahead shares",
     "compression": "frames",
     "pack": "compression frames lay shares tree",
     "home": "seal tree memory",

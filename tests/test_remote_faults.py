@@ -128,6 +128,46 @@ def test_a_range_is_read_again_and_never_taken_for_corrupt(rig: Rig, fault: Faul
         rig.brief.get_range(PACK, 100_000, 50_000)
 
 
+BREAKS = {
+    "closed": Fault(keep=100_000, then="close"),
+    "stalled": Fault(keep=100_000, then="hang"),
+    "shorter": Fault(keep=100_000, then="lie"),
+}
+
+
+@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+def test_a_read_that_broke_off_goes_on_at_that_byte(rig: Rig, fault: Fault) -> None:
+    out = bytearray(len(DATA))
+    came: list[int] = []
+    rig.proxy.plan(fault, times=1)
+    rig.store.stream(PACK, 0, memoryview(out), came.append)
+    assert out == DATA
+    assert came == sorted(came) and came[-1] == len(DATA)
+    if fault.then != "lie":  # whose head was wrong, so nothing of it counts
+        starts = [int(r.headers["range"][6:].split("-")[0]) for r in rig.proxy.requests]
+        assert starts[0] == 0 and 0 < starts[-1] <= 100_000
+
+
+def test_a_link_that_breaks_again_and_again_brings_a_long_read_all_the_same(rig: Rig) -> None:
+    name, data = "v1/packs/0b/0b.pack", bytes(i % 249 for i in range(9_000_000))
+    rig.direct.create(name, data)
+    out = bytearray(len(data))
+    rig.proxy.plan(Fault(keep=1_200_000, then="close"))
+    rig.store.stream(name, 0, memoryview(out), lambda count: None)
+    assert out == data
+    assert len(rig.proxy.requests) > QUICK.attempts
+
+
+def test_a_read_ends_where_its_reader_wants_no_more(rig: Rig) -> None:
+    def enough(count: int) -> None:
+        raise StoreUnavailable("enough")
+
+    with pytest.raises(StoreUnavailable, match="enough"):
+        rig.store.stream(PACK, 0, memoryview(bytearray(len(DATA))), enough)
+    assert len(rig.proxy.requests) == 1
+    assert rig.store.get(NAME, limit=100) == b"content"
+
+
 def test_a_server_that_drips_is_as_good_as_down(rig: Rig) -> None:
     rig.proxy.plan(Fault(drip=0.05))
     start = time.monotonic()

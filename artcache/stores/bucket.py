@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 from ..errors import LocalDisk
 from ..store import Content, StoredObject
 from .faults import Moved, Party
+from .room import Part
 
 if TYPE_CHECKING:
     import asyncio
@@ -104,10 +105,10 @@ class Bucket(Protocol):
         *,
         limit: int = 0,
         span: tuple[int, int] | None = None,
-        out: memoryview | None = None,
+        out: Part | None = None,
     ) -> Going[Read]:
-        """The whole object, or `span` (offset, length) of it; then perhaps into `out`, and the
-        result has no data."""
+        """The whole object, or `span` (offset, length) of it; then perhaps into `out`, which is
+        as long, and the result has no data."""
         ...
 
     def size(self, key: str, moved: Moved) -> Going[int]: ...

@@ -26,6 +26,7 @@ from .bucket import MARK, PART, Body, Page, Read, cacheable
 from .faults import Limits, Moved, Party, Passing, spanned
 from .gcs_access import Access
 from .gcs_upload import Upload, refused
+from .room import Part
 from .wire import Answer, Wire
 
 ADVICE = (
@@ -71,7 +72,7 @@ class GcsBucket:
         *,
         limit: int = 0,
         span: tuple[int, int] | None = None,
-        out: memoryview | None = None,
+        out: Part | None = None,
     ) -> Read:
         headers = {"Range": f"bytes={span[0]}-{span[0] + span[1] - 1}"} if span else {}
         query = {"alt": "media"}
@@ -88,15 +89,15 @@ class GcsBucket:
                 raise OverLimit(
                     f"{self.party.url}: {key} has {length} bytes; at most {limit} are read"
                 )
+            generation = answer.headers.get("X-Goog-Generation")
+            if not generation:  # a proxy's own page, with a friendly 200
+                raise Passing(f"what answers for {self.party.url} is no Cloud Storage")
             data = b"" if out else answer.read(limit + 1)
-            count = answer.read_into(out) if out else len(data)
+            count = answer.read_into(out.left, out.came) if out else len(data)
             if count > limit:
                 raise OverLimit(f"{self.party.url}: {key} has over {limit} bytes")
             if length not in (None, count):
                 raise Passing(f"{self.party.url} broke off {key} at byte {count}")
-            generation = answer.headers.get("X-Goog-Generation")
-            if not generation:  # a proxy's own page, with a friendly 200
-                raise Passing(f"what answers for {self.party.url} is no Cloud Storage")
             if not span:
                 self._check_md5(answer.headers.get_all("X-Goog-Hash", []), key, data)
             return Read(data, generation)

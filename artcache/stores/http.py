@@ -22,8 +22,10 @@ from .faults import (
     only_ours,
     spanned,
     unavailable,
+    while_it_moves,
 )
-from .web import Sessions, length_of, read_body
+from .room import PROGRESS, Part, Room
+from .web import Sessions, length_of, pieces, read_body
 
 if TYPE_CHECKING:
     import requests
@@ -94,20 +96,33 @@ class HttpStore:
         return self._persistently(attempt)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
-        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        out = bytearray(length)
+        self.fill(name, offset, memoryview(out))
+        return bytes(out)
 
-        def attempt(number: int) -> bytes:
+    def fill(self, name: str, offset: int, out: memoryview) -> None:
+        self.stream(name, offset, out, lambda count: None)
+
+    def stream(
+        self, name: str, offset: int, out: memoryview, came: Callable[[int], object]
+    ) -> None:
+        room = Room(out, came)
+
+        def attempt(number: int) -> None:
+            part = room.rest()
+            at, length = offset + room.done, len(part.left)
+            wanted = {"Range": f"bytes={at}-{at + length - 1}"}
+            if out and not length:  # it broke after the last byte
+                return
             with self._request("GET", name, wanted) as answer:
                 if answer.status_code == 206:
                     got = answer.headers.get("Content-Range", "")
-                    spanned(self._party, name, got, offset, length)
-                    data = self._body(answer, name, length)
-                    if len(data) != length:
-                        raise Passing(f"{self._url} broke off {name} at byte {len(data)}")
-                    return data
-                return self._sliced(answer, name, offset, length)
+                    spanned(self._party, name, got, at, length)
+                    self._into(part, answer, name, length)
+                else:
+                    part.put(self._sliced(answer, name, at, length))
 
-        return self._persistently(attempt)
+        while_it_moves(lambda: room.done, lambda: self._persistently(attempt), PROGRESS)
 
     def size(self, name: str) -> int:
         def attempt(number: int) -> int:
@@ -214,6 +229,16 @@ class HttpStore:
         if len(data) > limit:
             raise OverLimit(f"{self._url}: {name} has over {limit} bytes")
         return data
+
+    def _into(self, part: Part, answer: requests.Response, name: str, length: int) -> None:
+        count = 0
+        for data in pieces(answer, length + 1, self._limits, self._party):
+            count += len(data)
+            if count > length:
+                raise OverLimit(f"{self._url}: {name} has over {length} bytes")
+            part.put(data)
+        if count != length:
+            raise Passing(f"{self._url} broke off {name} at byte {count}")
 
     def _read(self, answer: requests.Response, most: int) -> bytes:
         return read_body(answer, most, self._limits, self._party)

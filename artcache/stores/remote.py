@@ -25,8 +25,9 @@ from ..errors import (
     UsageError,
 )
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
-from .bucket import Body, Bucket, Going, Page
-from .faults import Limits, Moved, Passing, no_bucket, only_ours, persist
+from .bucket import Body, Bucket, Going, Page, Read
+from .faults import Limits, Moved, Passing, no_bucket, only_ours, persist, while_it_moves
+from .room import PROGRESS, Room
 
 if TYPE_CHECKING:
     pass
@@ -86,10 +87,24 @@ class RemoteStore:
         return self._find(name, lambda moved: self._bucket.read(key, moved, span=span)).data
 
     def fill(self, name: str, offset: int, out: memoryview) -> None:
-        key, span = self._key(name), (offset, len(out))
-        read = self._find(name, lambda moved: self._bucket.read(key, moved, span=span, out=out))
-        if read.data:
-            out[:] = read.data
+        self.stream(name, offset, out, lambda count: None)
+
+    def stream(
+        self, name: str, offset: int, out: memoryview, came: Callable[[int], object]
+    ) -> None:
+        key, room = self._key(name), Room(out, came)
+
+        def read(moved: Moved) -> Going[Read]:
+            part = room.rest()
+            if out and not part.left:  # it broke after the last byte
+                return Read(b"", "")
+            span = (offset + room.done, len(part.left))
+            return self._bucket.read(key, moved, span=span, out=part)
+
+        try:
+            while_it_moves(lambda: room.done, lambda: self._find(name, read), PROGRESS)
+        finally:
+            room.close()
 
     def size(self, name: str) -> int:
         key = self._key(name)
@@ -128,23 +143,16 @@ class RemoteStore:
                         return ours
                 raise ObjectExists(f"{self._url}: {name} exists") from None
 
+        def persistently() -> str:
+            return persist(self._limits, attempt, patience=float("inf"))
+
         with only_ours(self._bucket.party):
             try:
-                return self._while_it_moves(body, attempt)
+                return while_it_moves(lambda: body.stored, persistently)
             except BaseException:
                 if body.session:
                     self._drop(key, body)
                 raise
-
-    def _while_it_moves(self, body: Body, attempt: Callable[[int], str]) -> str:
-        """Try as often as usual, and as often again if that got a part of it there."""
-        while True:
-            before = body.stored
-            try:
-                return persist(self._limits, attempt, patience=float("inf"))
-            except StoreUnavailable as error:
-                if not isinstance(error.__cause__, Passing) or body.stored <= before:
-                    raise
 
     def _drop(self, key: str, body: Body) -> None:
         import asyncio

@@ -32,6 +32,7 @@ from .faults import (
     spanned,
     unavailable,
 )
+from .room import Part
 from .s3_parts import Counted, all_parts, is_of_parts, send_parts
 
 ADVICE = (
@@ -161,9 +162,8 @@ class S3Bucket:
         *,
         limit: int = 0,
         span: tuple[int, int] | None = None,
-        out: memoryview | None = None,
+        out: Part | None = None,
     ) -> Read:
-        # Not into `out`: a read that was given up may end later, when that holds other bytes.
         wanted = {"Range": f"bytes={span[0]}-{span[0] + span[1] - 1}"} if span else {}
         async with self._errors(key):
             answer = await self._call("get_object", Key=key, **wanted)
@@ -182,9 +182,12 @@ class S3Bucket:
                     )
                 parts, count = [], 0
                 while part := await stream.read(1 << 18):
-                    parts.append(part)
                     count += len(part)
                     moved(len(part))
+                    if out:
+                        out.put(part)
+                    else:
+                        parts.append(part)
             if count != (span[1] if span else length):
                 raise Passing(f"{self.party.url} broke off {key} at byte {count}")
             data = b"".join(parts)

@@ -146,25 +146,29 @@ class Sent(io.BytesIO):
 
 
 def read_body(answer: requests.Response, most: int, limits: Limits, party: Party) -> bytes:
-    """Up to `most` bytes of an answer; fewer where it ends.
+    """Up to `most` bytes of an answer; fewer where it ends. Raises as `pieces` does."""
+    return b"".join(pieces(answer, most, limits, party))
+
+
+def pieces(answer: requests.Response, most: int, limits: Limits, party: Party) -> Iterator[bytes]:
+    """Up to `most` bytes of an answer, as they come.
 
     Raises:
         StoreUnavailable: the connection broke, or almost nothing came for too long.
     """
     import urllib3
 
-    watch, parts, count = Watch(limits), [], 0
+    watch, count = Watch(limits), 0
     try:
         while count < most and (
             # What has come so far: `read` would wait for all of it, however long.
             part := answer.raw.read1(min(_PIECE, most - count), decode_content=False)
         ):
-            parts.append(part)
             count += len(part)
+            yield part
             watch.tick(len(part))
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise unavailable(party, error) from error
-    return b"".join(parts)
 
 
 def length_of(answer: requests.Response) -> int | None:

@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -41,8 +41,12 @@ class Answer:
         self.length = inner.length
         """Content-Length; None for a body that ends where it ends."""
 
-    def read_into(self, out: memoryview) -> int:
-        """Fill `out` from the body; fewer bytes than it holds where the body ends."""
+    def read_into(self, out: memoryview, came: Callable[[int], object] | None = None) -> int:
+        """Fill `out` from the body; fewer bytes than it holds where the body ends.
+
+        Args:
+            came: Told of each piece, once it is there.
+        """
         # Past `HTTPResponse`, whose `readinto` waits for all it was asked for, however slowly
         # it drips, and whose `read1` copies.
         inner = self._inner
@@ -61,6 +65,8 @@ class Answer:
                 break
             done += count
             self._moved(count)
+            if came:
+                came(count)
             self._watch.tick(count)
         return done
 
