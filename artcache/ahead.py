@@ -146,18 +146,24 @@ class Ahead:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Ahead:
-        with self._lock:
-            self._start_threads()
+        try:
+            with self._lock:
+                self._start_threads()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
         return self
 
-    def __exit__(self, *rest: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is KeyboardInterrupt:  # perhaps before anybody waited for a frame
+            self.stop()
         self._over = True
         self._end(StoreUnavailable("the restore is over"))
         for thread in self._threads:
             while thread.is_alive():
+                if self._stopped:
+                    self._abort()  # again and again: it may have begun its read just after
                 thread.join(0.2)
-                if self._stopped and thread.is_alive():
-                    self._abort()  # it may have begun its read just after the last time
 
     def stop(self) -> None:
         """The reads are being aborted: nothing begins any more, and whoever waits gets an error."""

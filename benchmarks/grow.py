@@ -103,20 +103,17 @@ def bandwidth(work: Path) -> dict[str, Any]:
 
 def morning(work: Path) -> dict[str, Any]:
     """10,000 notebooks on one bucket at nine o'clock, by the request counts of real fetches."""
-    with _bucket() as (tree, server, _):
-        proxy = throttle.Proxy(server.port)
-        _far(tree, proxy, work, runs=1)
-        measured = nine.Fetch(sum(proxy.requests.values()), proxy.received)
-        proxy.close()
-    sizes = [measured.size * times for times in (1, 10, 30, 100)]
+    small, large = (_counted(times, work) for times in (1, 15))
     points: Points = []
     lines = [
-        f"counted at the proxy: {measured.requests:.0f} requests and"
-        f" {measured.size / 1e6:.1f} MB for one fetch"
+        f"counted at the proxy: {counted.requests:.0f} requests and"
+        f" {counted.size / 1e6:.1f} MB for one fetch"
+        for counted in (small, large)
     ]
-    for size in sizes:
-        # More bytes are more frames; the looks for manifests stay.
-        fetch = nine.Fetch(measured.requests * max(1, size / measured.size), size)
+    # More bytes are more requests; the looks for manifests and the first frames stay.
+    each = (large.requests - small.requests) / (large.size - small.size)
+    for size in (small.size * times for times in (1, 10, 30, 100)):
+        fetch = nine.Fetch(small.requests + each * (size - small.size), size)
         out = nine.simulate(10_000, fetch)
         points.append((size, out.last))
         lines.append(
@@ -124,11 +121,20 @@ def morning(work: Path) -> dict[str, Any]:
             f" {out.last:.0f} s; {out.bound} held up most; peaks of {si(out.peak_requests)}"
             f" requests/s and {out.peak_bytes / 1e9:.1f} GB/s"
         )
-    for limit, count in nine.first_limit(measured).items():
+    for limit, count in nine.first_limit(large).items():
         lines.append(f"{limit} are first reached by {count:,.0f} notebooks fetching at once")
     panel = {"title": "seconds until the last of 10,000 is done", "points": points, "fit": []}
     title = "10,000 notebooks at nine o'clock (simulated)"
     return {"name": "morning", "title": title, "x": "bytes each", "panels": [panel], "lines": lines}
+
+
+def _counted(times: int, work: Path) -> nine.Fetch:
+    """What one fetch of a tree, so many times as large as usual, asks for."""
+    with _bucket(times) as (tree, server, _):
+        proxy = throttle.Proxy(server.port, rate=100e6)
+        _far(tree, proxy, work, runs=1)
+        proxy.close()
+        return nine.Fetch(sum(proxy.requests.values()), proxy.received)
 
 
 KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -182,9 +188,9 @@ def _runs(child: Child, home: Path, runs: int = RUNS) -> list[Sample]:
 
 
 @contextlib.contextmanager
-def _bucket() -> Iterator[tuple[Path, remote.Server, Path]]:
+def _bucket(times: int = 1) -> Iterator[tuple[Path, remote.Server, Path]]:
     task = Task("grow", "grow")
-    size = min(inputs.scale.bulk or 40 * _MB, 40 * _MB)
+    size = times * min(inputs.scale.bulk or 40 * _MB, 40 * _MB)
     tree = once(KEPT / f"grow-{size}", lambda out: inputs.libraries_like(out, size))
     served = remote.serve(task, "grow", tree)
     if served is None:

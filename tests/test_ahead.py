@@ -226,6 +226,21 @@ def test_an_abort_ends_who_reads_and_who_waits(bench: Bench) -> None:
     assert time.monotonic() - start < 20
 
 
+def test_ctrl_c_before_anybody_waits_ends_the_reads_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*words: object, **more: object) -> None:
+        while not bench.store.asked:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    bench.store.silent.clear()
+    monkeypatch.setattr("artcache.repository.unpack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.restore()
+    assert bench.store.aborted.is_set()
+
+
 def test_a_store_that_only_reads_ranges_is_read_in_runs_too(tmp_path: Path) -> None:
     class Plain(MemoryStore):
         def get_range(self, name: str, offset: int, length: int) -> bytes:
