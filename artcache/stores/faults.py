@@ -184,20 +184,6 @@ def persist(
             raise
 
 
-def while_it_moves(
-    moved: Callable[[], int], work: Callable[[], _Result], least: int = 1
-) -> _Result:
-    """Call `work`, which persists by itself, again and again as long as each time `least` bytes
-    more have moved: then it is a link that breaks, and not one that does not work."""
-    while True:
-        before = moved()
-        try:
-            return work()
-        except StoreUnavailable as error:
-            if not isinstance(error.__cause__, Passing) or moved() < before + least:
-                raise
-
-
 def _persist(
     limits: Limits,
     work: Callable[[int], _Result],

@@ -22,9 +22,8 @@ from .faults import (
     only_ours,
     spanned,
     unavailable,
-    while_it_moves,
 )
-from .room import PROGRESS, Part, Room
+from .room import PROGRESS, Part, Room, while_it_moves
 from .web import Sessions, length_of, pieces, read_body
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from ..errors import (
 )
 from ..store import NEW, Content, StoredObject, StoreTraits, checked_name
 from .bucket import Body, Bucket, Going, Page, Read
-from .faults import Limits, Moved, Passing, no_bucket, only_ours, persist, while_it_moves
-from .room import PROGRESS, Room
+from .faults import Limits, Moved, Passing, no_bucket, only_ours, persist
+from .room import PROGRESS, Room, while_it_moves
 
 if TYPE_CHECKING:
     pass

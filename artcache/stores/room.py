@@ -1,4 +1,5 @@
-"""A reader's memory that is filled as bytes come, by one attempt after the other.
+"""A reader's memory that is filled as bytes come, by one attempt after the other; and attempts
+that go on as long as something comes.
 
 For the stores that stream: what has come is not asked for again, and an attempt that was
 given up, but may still be running on another thread, writes nothing any more.
@@ -8,6 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import StoreUnavailable
+from .faults import Passing
+
+_Result = TypeVar("_Result")
 
 PROGRESS = 1 << 20
 """Bytes after which a read that broke off is as good as one that was never tried."""
@@ -61,3 +68,17 @@ class Part:
     def put(self, data: bytes) -> None:
         """The next bytes, as far as there is room; from any thread."""
         self._room._took(self, data, len(data))
+
+
+def while_it_moves(
+    moved: Callable[[], int], work: Callable[[], _Result], least: int = 1
+) -> _Result:
+    """Call `work`, which persists by itself, again and again as long as each time `least` bytes
+    more have moved: then it is a link that breaks, and not one that does not work."""
+    while True:
+        before = moved()
+        try:
+            return work()
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, Passing) or moved() < before + least:
+                raise
