@@ -50,6 +50,22 @@ def test_the_pace_is_measured_by_the_bytes_of_the_restore(monkeypatch: pytest.Mo
     assert pace.rate == 50
 
 
+def test_what_is_known_to_have_come_counts_before_it_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace = Pace(1000)
+    pace.asked(100)
+    pace.arrived(80)
+    now[0] += 1
+    assert pace.rate == 80
+    pace.arrived(320)
+    pace.came(100, whole=True)
+    now[0] += 1
+    assert (pace.rate, pace.seconds_left) == (200, 3)
+
+
 def after(condition: Callable[[], object], *actions: Callable[[], object]) -> None:
     """Do something while a fetch waits, once a condition holds."""
 
