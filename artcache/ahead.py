@@ -301,7 +301,8 @@ class Ahead:
         now = time.monotonic()
         with self._lock:
             here(run.length, data)
-            self.link.ended(run.length, now - (first or asked), now)
+            first = first or asked  # of what does not stream
+            self.link.ended(run.length, first - asked, now - first, now)
             self._start_threads()
 
     def _hand_over(self, frame: _Wanted, place: int, data: memoryview) -> None:

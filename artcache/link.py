@@ -68,15 +68,17 @@ class Link:
         """A frame was asked for by who decodes it, and had perhaps to be waited for."""
         self._asked[waited] += 1
 
-    def ended(self, length: int, seconds: float, now: float) -> None:
+    def ended(self, length: int, wait: float, seconds: float, now: float) -> None:
         """A request was answered.
 
         Args:
             length: Bytes of it.
-            seconds: From its first byte to its last.
+            wait: Seconds until its first byte.
+            seconds: From there to its last. A short answer comes with its head, in no time;
+                then a part of the wait is taken for it.
             now: By any clock.
         """
-        rate = length / max(seconds, 1e-6)
+        rate = length / max(seconds, wait / 8, 1e-6)
         self._rate = (self._rate + rate) / 2 if self._rate else rate
         self._ended += 1
         if self._ended == self.connections:  # they are warm

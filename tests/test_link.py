@@ -18,7 +18,7 @@ def after(rate: float, *, most: int = 8, requests: int = 1) -> Link:
     link = Link(most, MEMORY)
     for number in range(requests):
         link.length(MUCH)
-        link.ended(MIB, MIB / rate, number * 0.001)
+        link.ended(MIB, 0.0, MIB / rate, number * 0.001)
     return link
 
 
@@ -34,10 +34,22 @@ def test_a_slow_link_is_asked_for_what_it_brings_in_a_second() -> None:
     assert after(300_000).length(MUCH) == pytest.approx(300_000, rel=0.01)
 
 
+def test_a_short_answer_that_comes_with_its_head_is_no_proof_of_a_quick_link() -> None:
+    link = Link(8, MEMORY)
+    link.ended(10_000, 0.1, 0.0, 0.1)
+    assert 0 < link.length(MUCH) < MIB
+
+
+def test_a_server_that_thinks_for_long_is_asked_for_much_at_once() -> None:
+    link = Link(8, MEMORY)
+    link.ended(2 * MIB, 1.5, 0.1, 1.6)
+    assert link.length(MUCH) == LONGEST
+
+
 def test_a_link_that_gets_slower_is_asked_for_less() -> None:
     link = after(50e6)
     for _ in range(10):
-        link.ended(MIB, 10.0, 1.0)
+        link.ended(MIB, 0.0, 10.0, 1.0)
     assert link.length(MUCH) < MIB
 
 
@@ -61,7 +73,7 @@ def test_what_is_under_way_fits_into_memory_and_pleases_the_store(
         now += seconds
         link.asked(waited=True)
         link.came(length)
-        link.ended(length, seconds, now)
+        link.ended(length, seconds / 2, seconds, now)
         assert 1 <= link.connections <= most
         assert 0 <= link.length(left) * link.connections <= memory
         assert link.length(left) <= LONGEST
@@ -84,7 +96,7 @@ class Run:
                 self.link.length(left)
                 self.link.asked(waited=self.starved)
                 self.link.came(MIB)
-                self.link.ended(MIB, seconds, self.now)
+                self.link.ended(MIB, 0.0, seconds, self.now)
         return self
 
 
