@@ -12,7 +12,7 @@ _WORTH = 1.25
 """How much more must come over many connections than over few."""
 _LOOK = 0.3
 """Seconds over which a rate is measured, at least."""
-_LATE = 2.0
+_LATE = 4.0
 """Seconds before the end in which nothing is tried any more."""
 
 
