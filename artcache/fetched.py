@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +27,7 @@ class Wish:
     """One fetch: what is wanted, and what may serve."""
 
     __slots__ = (
-        *("backfill", "build", "match", "newer", "race", "recipe", "request", "start"),
+        *("admit", "backfill", "build", "match", "newer", "race", "recipe", "request", "start"),
         *("variants", "verify"),
     )
 
@@ -44,6 +45,8 @@ class Wish:
         self.recipe, self.request, self.variants, self.build = recipe, request, variants, build
         self.match, self.verify, self.backfill, self.race = match, verify, backfill, race
         self.start = time.perf_counter()
+        self.admit: Callable[[int], object] = lambda length: None
+        """See `Repository.find`."""
         self.newer: list[NewerFormat | OverLimit] = []
         """Artifacts that stores have and this version can't read."""
 

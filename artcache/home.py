@@ -116,6 +116,11 @@ class Entry:
         except OSError as error:
             raise Corrupt(f"{path}: {error.strerror}") from error
 
+    def forget_files(self) -> None:
+        """Hold no list of the tree's files: both are read again when they are needed."""
+        self._manifest = None
+        self._seal.forget_files()
+
 
 class Home:
     def __init__(self, root: Path) -> None:

@@ -75,10 +75,14 @@ class Repository:
 
     # -- finding --------------------------------------------------------------------------
 
-    def find(self, key: Key) -> Found | None:
+    def find(self, key: Key, admit: Callable[[int], object] = lambda length: None) -> Found | None:
         """The artifact of that key, if the store has a sound manifest for it.
 
         A bad manifest is quarantined and noted in `problems`.
+
+        Args:
+            admit: Called with a manifest's length before it is parsed, which takes ten times
+                the memory; returns when there is room.
 
         Raises:
             NewerFormat, OverLimit: the only manifest there is one that this version
@@ -88,7 +92,7 @@ class Repository:
         unreadable: NewerFormat | OverLimit | None = None
         for name in self._names(key):
             try:
-                if found := self._read(name, key):
+                if found := self._read(name, key, admit):
                     return found
             except (NewerFormat, OverLimit) as error:
                 unreadable = error
@@ -106,11 +110,14 @@ class Repository:
             if UNIQUE.fullmatch(entry.name.removeprefix(f"{folder}/"))
         )
 
-    def _read(self, name: str, key: Key | None) -> Found | None:
+    def _read(
+        self, name: str, key: Key | None, admit: Callable[[int], object] = lambda length: None
+    ) -> Found | None:
         try:
             data = self.store.get(name, limit=MAX_BYTES)
         except ObjectNotFound:
             return None
+        admit(len(data))
         try:
             manifest = Manifest.from_bytes(data)
             if key and manifest.key != key:

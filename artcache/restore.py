@@ -31,7 +31,7 @@ def from_stores(cache: Cache, wish: Wish, variant: Variant) -> Served | None:
     """Exactly this variant, from the first store that has it."""
     for tier in cache.readers():
         try:
-            if found := tier.repository.find(variant.key):
+            if found := tier.repository.find(variant.key, wish.admit):
                 return *_restored(cache, wish, tier, found, variant), variant.note
         except (NewerFormat, OverLimit) as error:
             wish.newer.append(error)

@@ -70,13 +70,25 @@ class Seal:
             return Trust.READ_ALL, ""
         try:
             folders = self._folder_times()
-            rows = self.body["always"] if folders == self._checked_folders else self.body["files"]
+            rows = self.body["always"] if folders == self._checked_folders else self._files()
             if broken := _first_broken(self.tree, rows):
                 return Trust.BROKEN, broken
         except OSError as error:
             return Trust.BROKEN, f"{error.filename}: {error.strerror}"
+        except (ValueError, KeyError):
+            return Trust.BROKEN, f"{self.folder}/{NAME} cannot be read any more"
         self._checked_folders = folders
         return Trust.SOUND, ""
+
+    def forget_files(self) -> None:
+        """Keep no list of all files: it takes 400 bytes a file, and is seldom needed again."""
+        self.body.pop("files", None)
+
+    def _files(self) -> list[list[Any]]:
+        known: list[list[Any]] | None = self.body.get("files")
+        if known is None:
+            known = json.loads(_bytes(f"{self.folder}/{NAME}"))["files"]
+        return known
 
     def _folder_times(self) -> tuple[int, ...]:
         tree = self.tree

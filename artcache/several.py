@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 3
 """Two that transfer, see `pack`; and one that asks for its manifest, or seals its files."""
+_MANIFESTS = 4 << 20
+"""Bytes of manifests that are under way at once, unless one alone has more: 50,000 files. Parsed
+they take ten times that."""
 _PATIENCE = 10.0
 """Seconds for those under way to end after Ctrl-C."""
 _AGAIN = 0.2
@@ -102,6 +105,8 @@ def _look(cache: Cache, job: _Job) -> None:
     with job.failing():
         job.wish.start = time.perf_counter()
         job.found = cache.hit(job.wish)
+        if job.found:
+            job.found.entry.forget_files()  # else there are as many lists as artifacts
 
 
 def _mount(cache: Cache) -> None:
@@ -125,7 +130,12 @@ class _Crew:
         self._cache = copy.copy(cache)
         self._cache.observer = self._together
         self._jobs = iter(jobs)
+        self._load = Load(_MANIFESTS)
+        for job in jobs:
+            if job.wish:
+                job.wish.admit = self._load.admit
         self._lock = threading.Lock()
+        self._idle, self._working = threading.Condition(), 0
         # Daemons: one that waits for another process's lock holds up nobody's Ctrl-C.
         self._threads = [
             threading.Thread(target=self._run, name="artcache fetch", daemon=True)
@@ -134,37 +144,85 @@ class _Crew:
 
     def work(self) -> None:
         for thread in self._threads:
+            with self._idle:
+                self._working += 1
             thread.start()
+        # Not by `join`, which takes a thread for dead when Ctrl-C interrupts it (before 3.13).
+        self._wait(None)
         for thread in self._threads:
             thread.join()
 
     def stop(self) -> None:
         """End all that is under way; what was read is kept for the next time."""
         self._together.stopped = True
+        self._load.stop()
         until = time.monotonic() + _PATIENCE
-        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < until:
+        while time.monotonic() < until:
             for tier in self._up:
                 with contextlib.suppress(ArtcacheError):
                     if tier.is_open:
                         tier.repository.abort()
-            for thread in self._threads:
-                if thread.ident is not None:
-                    thread.join(_AGAIN / len(self._threads))
+            if self._wait(_AGAIN):
+                break
         for tier in self._up:
             tier.down = False  # it was stopped by us
 
+    def _wait(self, seconds: float | None) -> bool:
+        """Whether all threads are done, after so many seconds at most."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._working == 0, seconds)
+
     def _run(self) -> None:
-        while job := self._next():
-            try:
-                _look(self._cache, job)
-            except BaseException as error:
-                job.crash = error
-            finally:
-                self._together.left()
+        try:
+            while job := self._next():
+                try:
+                    _look(self._cache, job)
+                except BaseException as error:
+                    job.crash = error
+                finally:
+                    self._load.done()
+                    self._together.left()
+        finally:
+            with self._idle:
+                self._working -= 1
+                self._idle.notify_all()
 
     def _next(self) -> _Job | None:
         with self._lock:
             return None if self._together.stopped else next(self._jobs, None)
+
+
+class Load:
+    """What threads have under way, each so much; one more waits until it fits, or is alone."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._stopped = False
+        self._taken: dict[int, int] = {}
+        """By thread."""
+        self._changed = threading.Condition()
+
+    def admit(self, count: int) -> None:
+        """Wait until so much fits; what the calling thread had is done. Raises `Stopped`."""
+        self.done()
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._fits(count))
+            if self._stopped:
+                raise Stopped("interrupted")
+            self._taken[threading.get_ident()] = count
+
+    def done(self) -> None:
+        with self._changed:
+            self._taken.pop(threading.get_ident(), None)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _fits(self, count: int) -> bool:
+        return not self._taken or sum(self._taken.values()) + count <= self._most
 
 
 class Together(Observer):

