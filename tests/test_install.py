@@ -61,11 +61,15 @@ def test_the_umask_does_not_change_modes(desk, darknet):
 
 def test_installing_again_changes_nothing(desk, darknet):
     desk.install(darknet)
-    state = desk.prefix / ".artcache"
-    before = [(path, path.stat()) for path in (state, *sorted(desk.prefix.rglob("*.*")))]
 
+    def state() -> list[object]:
+        paths = [desk.prefix / ".artcache", *sorted(desk.prefix.rglob("*.*"))]
+        stats = [path.stat() for path in paths]
+        return [(path, s.st_ino, s.st_ctime_ns) for path, s in zip(paths, stats, strict=True)]
+
+    before = state()
     assert desk.install(darknet).how == {"unchanged": 5}
-    assert [(path, path.stat()) for path in (state, *sorted(desk.prefix.rglob("*.*")))] == before
+    assert state() == before
 
 
 def test_installing_again_brings_back_what_was_deleted(desk, darknet):

@@ -33,6 +33,7 @@ SMALL = {f"share/{number}": os.urandom(1_000_000) for number in range(9)}
 
 @artcache.make_recipe("thing", fields={"commit": "1"})
 def thing(context: artcache.BuildContext) -> None:
+    context.provenance["built"] = time.time_ns()  # so that no two manifests are equal
     (context.tree / "share").mkdir()
     (context.tree / "large").write_bytes(LARGE)
     (context.tree / "run").write_text("#!/bin/sh\n")
