@@ -188,7 +188,7 @@ class Ahead:
     # -- for the threads that decode ------------------------------------------------------
 
     def fetch(self, pack: Pack, offset: int, length: int) -> bytes | memoryview:
-        """A `pack.Fetch` for the frames that are to be read; `back` says that it was used.
+        """An `opening.Fetch` for the frames that are to be read; `back` says that it was used.
 
         Raises:
             ArtcacheError: what the store raised, for this frame or an earlier one.

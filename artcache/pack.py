@@ -20,10 +20,11 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from . import digest
 from .compression import Compression, Compressor
-from .errors import BuildFailed, Corrupt, StoreUnavailable
+from .errors import BuildFailed, StoreUnavailable
 from .frames import Digests, Segment, cut, in_order, is_tiny, pool_of, segments, threads
 from .lay import SMALL_PIECE, TreeWriter
 from .manifest import File, Frame, Manifest, Pack
+from .opening import Fetch, open_frame
 from .shares import Shares
 from .tree import Scan
 
@@ -31,8 +32,6 @@ _MEMORY = Shares(56 << 20, most=2)
 """Bytes that the frames of all restores under way may take. Of two, one has the link while the
 other makes its last files; more would only have less room each."""
 
-Fetch = Callable[[Pack, int, int], "bytes | memoryview"]
-"""(pack, offset, length) -> exactly that many bytes of it, good until the thread's next call."""
 Progress = Callable[[int], object]
 """Called with the raw bytes finished since the last call."""
 
@@ -213,43 +212,7 @@ def unpack(
         Corrupt: bytes that are not the manifest's; the message names the frame or file.
         OSError: the disk; see `disk.disk_errors`.
     """
-    sizes = [file.size for file in manifest.files]
-    resumed = any(there)
-    _make_folders(manifest, into)
-    writer = TreeWriter(manifest.files, into, resumed=resumed)
-    local = threading.local()
-    largest = max((frame.raw for frame in manifest.frames), default=1)
-    buffers = _Buffers(largest)
-    lost: list[StoreUnavailable] = []
-
-    def work(item: tuple[int, Frame, list[Segment], dict[int, int]]) -> _Done:
-        number, frame, row, handles = item
-        buffer = buffers.take()
-        raw = memoryview(buffer)[: frame.raw]
-        marked = resumed and there[number]
-        if marked and writer.read(row, raw, handles):
-            return _Done(row, raw, buffer)
-        try:
-            way = again or fetch if marked else fetch
-            open_frame(manifest.packs[frame.pack], frame, way, local, raw)
-        except StoreUnavailable as error:
-            if not loans:
-                raise
-            lost.append(error)
-            return _Done([], raw, buffer)
-        finally:
-            if loans:
-                loans.back()
-        writer.write(row, raw, handles)
-        mark(number)
-        return _Done(row, raw, buffer)
-
-    def items() -> Iterator[tuple[int, Frame, list[Segment], dict[int, int]]]:
-        rows = segments(sizes, [frame.raw for frame in manifest.frames])
-        for number, (frame, row) in enumerate(zip(manifest.frames, rows, strict=True)):
-            if lost and loans and not loans.left(number):
-                return
-            yield number, frame, row, writer.open(row)
+    job = _Unpacking(manifest, into, fetch, again, loans, there, mark)
 
     def interrupted(kind: type[BaseException] | None, *rest: object) -> None:
         if pool and kind:
@@ -258,25 +221,93 @@ def unpack(
             abort()
 
     with ExitStack() as stack:
-        stack.callback(writer.close)
+        stack.callback(job.writer.close)
         share = stack.enter_context(_MEMORY.one())
         progress(0)  # who waited for that may not want it any more
 
         def under_way() -> int:
-            return _workers(largest, parallel, share()) + 1
+            return _workers(job.largest, parallel, share()) + 1
 
-        most = _workers(largest, parallel, _MEMORY.total)
+        most = _workers(job.largest, parallel, _MEMORY.total)
         tiny = is_tiny(manifest.size) and not parallel
         pool = None if tiny else stack.enter_context(pool_of(most))
         stack.push(interrupted)
-        for done in in_order(pool, work, items(), under_way):
-            if not lost:  # else what came is written, and no file is whole
-                writer.finish(done.row, done.raw)
+        for done in in_order(pool, job.work, job.items(), under_way):
+            if not job.lost:  # else what came is written, and no file is whole
+                job.writer.finish(done.row, done.raw)
                 progress(len(done.raw))
-            buffers.give(done.buffer, under_way())
-    if lost:
-        raise lost[0]
-    return writer.stamps
+            job.buffers.give(done.buffer, under_way())
+    if job.lost:
+        raise job.lost[0]
+    return job.writer.stamps
+
+
+class _Item(NamedTuple):
+    """A frame, and where its bytes go."""
+
+    number: int
+    frame: Frame
+    row: list[Segment]
+    handles: dict[int, int]
+    """Of files over several frames, which the writer opened."""
+
+
+class _Unpacking:
+    """What the threads of one `unpack` share."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        into: Path,
+        fetch: Fetch,
+        again: Fetch | None,
+        loans: Loans | None,
+        there: Sequence[int],
+        mark: Callable[[int], object],
+    ) -> None:
+        self._manifest, self._fetch, self._again = manifest, fetch, again or fetch
+        self._loans, self._mark = loans, mark
+        self._there = there if any(there) else ()
+        _make_folders(manifest, into)
+        self.writer = TreeWriter(manifest.files, into, resumed=bool(self._there))
+        self.largest = max((frame.raw for frame in manifest.frames), default=1)
+        self.buffers = _Buffers(self.largest)
+        self.lost: list[StoreUnavailable] = []
+        """Why frames did not come."""
+        self._local = threading.local()
+
+    def items(self) -> Iterator[_Item]:
+        """In order; after an outage only as long as frames that came are left."""
+        frames = self._manifest.frames
+        sizes = [file.size for file in self._manifest.files]
+        rows = segments(sizes, [frame.raw for frame in frames])
+        for number, (frame, row) in enumerate(zip(frames, rows, strict=True)):
+            if self.lost and self._loans and not self._loans.left(number):
+                return
+            yield _Item(number, frame, row, self.writer.open(row))
+
+    def work(self, item: _Item) -> _Done:
+        """Have a frame's bytes in its files, and in memory."""
+        number, frame, row, handles = item
+        buffer = self.buffers.take()
+        raw = memoryview(buffer)[: frame.raw]
+        marked = bool(self._there and self._there[number])
+        if marked and self.writer.read(row, raw, handles):
+            return _Done(row, raw, buffer)
+        try:
+            fetch = self._again if marked else self._fetch
+            open_frame(self._manifest.packs[frame.pack], frame, fetch, self._local, raw)
+        except StoreUnavailable as error:
+            if not self._loans:
+                raise
+            self.lost.append(error)
+            return _Done([], raw, buffer)
+        finally:
+            if self._loans:
+                self._loans.back()
+        self.writer.write(row, raw, handles)
+        self._mark(number)
+        return _Done(row, raw, buffer)
 
 
 def _workers(largest: int, parallel: int, memory: int) -> int:
@@ -286,72 +317,6 @@ def _workers(largest: int, parallel: int, memory: int) -> int:
     Each worker holds a frame's stored and its raw bytes; one finished frame waits its turn.
     """
     return max(2, min(max(threads() + 1, parallel), (memory // largest - 1) // 2))
-
-
-def open_frame(
-    pack: Pack,
-    frame: Frame,
-    fetch: Fetch,
-    local: threading.local,
-    out: memoryview | None = None,
-) -> memoryview:
-    """Fetch, verify and decompress one frame.
-
-    Args:
-        out: Where to, just as long as the raw bytes; None: into new memory.
-
-    Raises:
-        Corrupt: it is not what was published, or not one zstd frame of its length.
-    """
-    stored = fetch(pack, frame.offset, frame.stored)
-    if len(stored) != frame.stored or digest.blake3(stored) != frame.blake3:
-        raise Corrupt(
-            f"pack {pack.blake3[:12]}: the {frame.stored} bytes at {frame.offset} are not"
-            " those that were published"
-        )
-    out = memoryview(bytearray(frame.raw)) if out is None else out
-    if frame.stored == frame.raw:
-        out[:] = stored
-    else:
-        _decompress(pack, frame, stored, local, out)
-    return out
-
-
-def _decompress(
-    pack: Pack, frame: Frame, stored: bytes | memoryview, local: threading.local, out: memoryview
-) -> None:
-    import zstandard
-
-    decompressor = getattr(local, "decompressor", None)
-    if decompressor is None:
-        decompressor = local.decompressor = zstandard.ZstdDecompressor(
-            max_window_size=1 << 27  # what level 19 may ask for, and no more
-        )
-    where = f"pack {pack.blake3[:12]}: frame at {frame.offset}"
-    try:
-        if zstandard.frame_content_size(stored) != frame.raw:
-            raise Corrupt(f"{where} lies on its length")
-        if _frame_end(stored) != len(stored):
-            raise Corrupt(f"{where} is not exactly one zstd frame")
-        if decompressor.stream_reader(stored, read_size=len(stored)).readinto(out) != frame.raw:
-            raise Corrupt(f"{where} ends too soon")
-    except zstandard.ZstdError as error:
-        raise Corrupt(f"{where}: {error}") from None
-
-
-def _frame_end(stored: bytes | memoryview) -> int:
-    """Where the first zstd frame ends, by its blocks' headers (RFC 8878, 3.1.1)."""
-    import zstandard
-
-    at = zstandard.frame_header_size(stored)
-    last = False
-    while not last:
-        header = int.from_bytes(stored[at : at + 3], "little")
-        last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
-        if at + 3 > len(stored) or kind == 3:
-            return -1
-        at += 3 + (1 if kind == 1 else size)  # kind 1 is one byte, repeated
-    return at + 4 * bool(zstandard.get_frame_parameters(stored).has_checksum)
 
 
 def _make_folders(manifest: Manifest, into: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from .errors import ArtcacheError, Corrupt, SourceUnavailable, Stopped, StoreUnavailable
 from .events import Observer
 from .manifest import Pack
-from .pack import Fetch
+from .opening import Fetch
 from .tier import Tier
 
 if TYPE_CHECKING:

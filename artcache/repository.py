@@ -32,7 +32,8 @@ from .layout import MANIFESTS, ROOT, UNIQUE, Listed, listed, manifest_name, root
 from .layout import pack_name as pack_name
 from .layout import siblings_folder as siblings_folder
 from .manifest import MAX_BYTES, Manifest, Pack
-from .pack import Fetch, Progress, open_frame, unpack
+from .opening import Fetch, open_frame
+from .pack import Progress, unpack
 from .packs import Packs
 from .partial import Partial
 from .store import Probed, Store

@@ -14,7 +14,7 @@ from .cache import Cache, Served, Wish
 from .disk import disk_errors, free_bytes, write_at
 from .errors import ArtcacheError, Corrupt, NewerFormat, OverLimit, StoreUnavailable
 from .manifest import Manifest, Pack
-from .pack import Fetch
+from .opening import Fetch
 from .partial import Partial, resumable
 from .race import BUILT, FETCHED, first
 

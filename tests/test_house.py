@@ -16,8 +16,8 @@ LONGEST = 400
 FLOORS = {
     1: "errors digest toolchain key manifest needs compat events units layout link",
     2: "store process recipe disk",
-    3: "memory frames compression tree lay partial pack ahead packs seal home elf fatbin binary"
-    " detect trust stores install late spelling shares",
+    3: "memory frames compression tree lay partial opening pack ahead packs seal home elf fatbin"
+    " binary detect trust stores install late spelling shares",
     4: "turns restore publish repository share match supply present tier cache builder survey pins"
     " gc listing transfer wanted fulfil race doctor fetched several",
     5: "__init__ __main__ api config cli notebook progress report",
@@ -37,7 +37,7 @@ BESIDE = {
     "lay": "frames",
     "packs": "ahead shares",
     "compression": "frames",
-    "pack": "compression frames lay shares tree",
+    "pack": "compression frames lay opening shares tree",
     "home": "seal tree memory",
     "binary": "elf fatbin",
     "match": "cache repository tier",

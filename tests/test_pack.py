@@ -20,7 +20,8 @@ from artcache.digest import blake3, xxh3
 from artcache.disk import reserve
 from artcache.errors import BuildFailed, Corrupt, StoreUnavailable
 from artcache.manifest import File, Frame, Manifest, Pack
-from artcache.pack import open_frame, unpack
+from artcache.opening import open_frame
+from artcache.pack import unpack
 from artcache.tree import scan
 from tests.install_fixtures import tmpfs  # noqa: F401
 from tests.making import SMALL, Tree, key, packed, picture, plant
