@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,29 +34,45 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8", **extra}
 
 
+_STARTER = """
+import json, os, sys, time
+argv, env, cwd = json.load(sys.stdin)
+start = time.perf_counter()
+child = os.fork()
+if not child:
+    try:
+        os.chdir(cwd)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.execvpe(argv[0], argv, env)
+    finally:
+        os._exit(127)
+_, status, cost = os.wait4(child, 0)
+seconds = time.perf_counter() - start
+own = int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
+rss = cost.ru_maxrss if cost.ru_maxrss > own else 0
+code = os.waitstatus_to_exitcode(status)
+print(json.dumps([seconds, cost.ru_utime + cost.ru_stime, rss << 10, code]))
+"""
+"""Starts one child and waits for it. The kernel counts a process's memory from before its exec
+too: this one has 10 MB, while who makes the inputs may have had a gigabyte."""
+
+
 def timed(child: Child) -> Sample:
     """Run it to the end, from before its start to after its death."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [str(word) for word in child.argv],
-        env=environment(child.env),
-        cwd=child.cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    argv = [str(word) for word in child.argv]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _STARTER],
+        input=json.dumps([argv, environment(child.env), str(child.cwd)]),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    seconds, processor, rss, code = json.loads(done.stdout)
+    if code:
         raise ChildFailed(_why(child))
-    return Sample(seconds, usage.ru_utime + usage.ru_stime, _peak(usage.ru_maxrss << 10))
-
-
-def _peak(rss: int) -> int:
-    """The kernel counts what a process was before its exec too, which is this one."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    return rss if rss > own else 0
+    return Sample(seconds, processor, rss)
 
 
 def told(child: Child) -> Any:

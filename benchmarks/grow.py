@@ -17,6 +17,7 @@ from .children import ROOT, Child, helper, timed
 from .inputs import KEPT, once, store_with, write_half_random
 from .measure import Sample, Task
 from .plots import si
+from .race import aside
 
 Points = list[tuple[float, float]]
 RUNS = 3
@@ -24,8 +25,8 @@ _MB = 1_000_000
 
 
 def sizes(work: Path) -> dict[str, Any]:
-    """One file of 1 MB to 2 GB, from a folder store."""
-    steps = _steps((1, 10, 100, 1_000, 2_000))
+    """One file of 1 MB to 4 GB, from a folder store."""
+    steps = _steps((1, 10, 100, 1_000, 2_000, 4_000))
     taken = {size * _MB: _restores(f"one-{size}", _one(size * _MB), work) for size in steps}
     reason = (
         "bytes are decoded and written once each, so time grows with them as soon as they"
@@ -180,10 +181,10 @@ def _restores(name: str, tree: Path, work: Path) -> list[Sample]:
 
 
 def _runs(child: Child, home: Path, runs: int = RUNS) -> list[Sample]:
-    taken = []
+    taken, put_aside = [], aside(home)
     for _ in range(runs):
         taken.append(timed(child))
-        shutil.rmtree(home)
+        put_aside()
     return taken
 
 
@@ -232,7 +233,7 @@ def _plot(
 ) -> dict[str, Any]:
     times = [(float(at), statistics.median(s.seconds for s in runs)) for at, runs in taken.items()]
     memory = [(float(at), max(s.rss for s in runs) / 1e6) for at, runs in taken.items()]
-    memory = [point for point in memory if point[1]]  # 0: less than this process took before it
+    memory = [point for point in memory if point[1]]  # 0: less than who started it
     panels = [_panel("seconds", times), _panel("peak memory, MB", memory)]
     told = ", ".join(f"{panel['title']} ~ x^{panel['exponent']:.2f}" for panel in panels if panel)
     return {
@@ -240,7 +241,7 @@ def _plot(
         "title": title,
         "x": x,
         "panels": [panel for panel in panels if panel["points"]],
-        "lines": [f"fitted over the upper half: {told}", reason],
+        "lines": [f"fitted over the dearer half: {told}", reason],
     }
 
 
@@ -250,14 +251,17 @@ def _panel(title: str, points: Points) -> dict[str, Any]:
 
 
 def fitted(points: Points) -> tuple[float, Points]:
-    """The exponent by least squares over the upper half of points, and the line's ends.
+    """The exponent by least squares over the dearer half of points, and the line's ends.
 
-    The lower half is mostly the start of a process, which no size changes.
+    The cheaper half, where x is large if that is a link's rate, is mostly the start of a process.
     """
-    upper = sorted(points)[len(points) // 2 if len(points) > 3 else 0 :]
-    if len(upper) < 2:
+    row = sorted(points)
+    if row and row[0][1] > row[-1][1]:
+        row.reverse()
+    dearer = sorted(row[len(row) // 2 if len(row) > 3 else 0 :])
+    if len(dearer) < 2:
         return 0.0, []
-    xs, ys = ([math.log(max(point[axis], 1e-9)) for point in upper] for axis in (0, 1))
+    xs, ys = ([math.log(max(point[axis], 1e-9)) for point in dearer] for axis in (0, 1))
     middle_x, middle_y = statistics.fmean(xs), statistics.fmean(ys)
     spread = sum((x - middle_x) ** 2 for x in xs)
     slope = sum((x - middle_x) * (y - middle_y) for x, y in zip(xs, ys, strict=True)) / spread

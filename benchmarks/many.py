@@ -58,7 +58,7 @@ def _look(task: Task, argv: list[str | Path], stores: dict[int, Path], work: Pat
         words = [*argv, "--store", f"read:{store}", "--dir", work / "nowhere"]
         cost[count] = timed(Child(words, cwd=work))
         one = cost[count]
-        rss = f"{one.rss >> 20} MiB" if one.rss else "less memory than this process"
+        rss = f"{one.rss >> 20} MiB" if one.rss else "less memory than an empty Python"
         task.notes.append(f"{name} of {count:,}: {one.seconds:.2f} s, {one.cpu:.2f} s CPU, {rss}")
     small, large = cost[COUNTS[1]], cost[COUNTS[2]]
     grown = (large.cpu - cost[1].cpu) / max(small.cpu - cost[1].cpu, 0.001)

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import grow, measure, nine, page, plots, report
 from benchmarks.bucket import Bucket
-from benchmarks.children import Child, timed
+from benchmarks.children import Child, ChildFailed, bash, timed
 from benchmarks.measure import Check, Contender, Failed, Goal, Sample, Task
 from benchmarks.objects import Counts, ObjectCache, sccache_counts
 from benchmarks.race import aside, differing
@@ -249,13 +249,32 @@ def test_very_different_times_are_drawn_on_a_logarithmic_axis() -> None:
 # -- growth -------------------------------------------------------------------------------
 
 
-def test_an_exponent_is_fitted_to_the_upper_half() -> None:
+def test_a_childs_memory_is_its_own_and_not_that_of_who_started_it() -> None:
+    held = bytearray(200_000_000)
+    child = Child([sys.executable, "-c", "bytearray(60_000_000)"])
+
+    assert 60_000_000 < timed(child).rss < 150_000_000
+    del held
+
+
+def test_a_child_that_fails_says_why() -> None:
+    with pytest.raises(ChildFailed, match="no such day"):
+        timed(bash("echo no such day >&2; exit 3"))
+
+
+def test_an_exponent_is_fitted_to_the_half_that_costs_more() -> None:
     points = [(1.0, 5.0), (10.0, 5.0), (100.0, 20.0), (1_000.0, 200.0), (10_000.0, 2_000.0)]
 
     exponent, line = grow.fitted(points)
 
     assert exponent == pytest.approx(1.0)
     assert line == [pytest.approx((100.0, 20.0)), pytest.approx((10_000.0, 2_000.0))]
+
+
+def test_a_cost_that_falls_is_fitted_where_it_is_high() -> None:
+    points = [(1.0, 64.0), (4.0, 16.0), (16.0, 4.0), (64.0, 3.0), (256.0, 3.0)]
+
+    assert grow.fitted(points)[0] == pytest.approx(-1.0)
 
 
 def test_few_notebooks_take_what_their_own_network_takes() -> None:
