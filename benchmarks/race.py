@@ -29,6 +29,8 @@ class Race(NamedTuple):
     """Of the recipe that the store holds."""
     tree: Path
     work: Path
+    clear: Callable[[], None] | None = None
+    """Takes a run's files away; None: removes them."""
 
     @property
     def out(self) -> Path:
@@ -42,8 +44,8 @@ class Race(NamedTuple):
         root: Where in the output folder the tree is then; a glob.
         """
         check = lambda: differing(self.tree, self.out, root)  # noqa: E731
-        prepare = ready(self.out, source)
-        contender = Contender(name, lambda: timed(child), prepare, gone(self.out), check, most)
+        prepare, clear = ready(self.out, source), self.clear or gone(self.out)
+        contender = Contender(name, lambda: timed(child), prepare, clear, check, most)
         self.task.contenders.append(contender)
 
     def ours(self, store: Path) -> None:
@@ -149,6 +151,8 @@ def aside(folder: Path) -> Callable[[], None]:
     numbers = itertools.count()
 
     def move() -> None:
+        if not folder.exists():
+            return
         place = folder.with_name(f"{folder.name}-{next(numbers)}")
         folder.rename(place)
         for below, _, names in os.walk(place):

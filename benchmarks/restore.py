@@ -9,7 +9,7 @@ from pathlib import Path
 from . import inputs, throttle
 from .children import Child, timed
 from .measure import Contender, Goal, Sample, Task
-from .race import Race, differing, gone, ready
+from .race import Race, aside, differing, gone, ready
 
 _LATENCY = 0.005
 _PART = 20
@@ -60,7 +60,7 @@ def images(work: Path) -> Task:
     count = inputs.scale.images
     task = Task("images", f"{count:,} images, from a folder store into an empty home")
     tree = inputs.images_tree()
-    race = Race(task, "images", tree, work)
+    race = Race(task, "images", tree, work, aside(work / "out"))
     race.ours(inputs.store_with("images", tree))
     race.copy()
     race.tarballs()
@@ -89,7 +89,7 @@ def _copy_from_mount(race: Race, name: str) -> None:
         return Sample(one.seconds * _PART, one.cpu * _PART)
 
     check = lambda: differing(part, race.out)  # noqa: E731
-    contender = Contender(name, run, ready(race.out, part), gone(race.out), check)
+    contender = Contender(name, run, ready(race.out, part), race.clear or gone(race.out), check)
     race.task.contenders.append(contender)
     race.task.notes.append(
         f"{name}: {_PART} x the time of a {_PART}th of the images; each waits alike"
@@ -102,7 +102,7 @@ def tiny(work: Path) -> Task:
     task = Task("tiny", f"{count:,} tiny files, from a folder store into an empty home")
     task.most_rounds = 3
     tree = inputs.tiny_tree()
-    race = Race(task, "tiny", tree, work)
+    race = Race(task, "tiny", tree, work, aside(work / "out"))
     race.ours(inputs.store_with("tiny", tree))
     race.copy()
     race.tarballs()
