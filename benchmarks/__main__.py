@@ -54,11 +54,12 @@ TASKS: dict[str, Callable[[Path], measure.Task]] = {
     "fleet": remote.fleet,
     "rebuild": rebuild.rebuild,
     "rebuild-gpu": rebuild.rebuild_gpu,
+    "rebuild-upstream": rebuild.rebuild_upstream,
     "many": many.many,
 }
 LEFT_OUT = {
-    "tiny": ("rebuild", "rebuild-gpu", "many", "fleet", "frames"),
-    "quick": ("rebuild-gpu", "many"),
+    "tiny": ("rebuild", "rebuild-gpu", "rebuild-upstream", "many", "fleet", "frames"),
+    "quick": ("rebuild-gpu", "rebuild-upstream", "many"),
     "full": (),
 }
 """By scale, unless asked for: what has one size only, or many processes."""

@@ -153,7 +153,8 @@ def aside(folder: Path) -> Callable[[], None]:
     def move() -> None:
         if not folder.exists():
             return
-        place = folder.with_name(f"{folder.name}-{next(numbers)}")
+        places = (folder.with_name(f"{folder.name}-{number}") for number in numbers)
+        place = next(one for one in places if not one.exists())
         folder.rename(place)
         for below, _, names in os.walk(place):
             for path in [os.path.join(below, name) for name in names]:

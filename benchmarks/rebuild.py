@@ -18,6 +18,7 @@ from artcache.recipe import BuildContext
 from artcache.toolchain import GpuArch
 from darknet_recipe.build import prepare
 from darknet_recipe.darknet import DarknetRecipe
+from darknet_recipe.flavours import ALEXEYAB
 
 from .children import Child, bash, console_script, timed, tool
 from .inputs import KEPT, archive_of, code, once
@@ -53,6 +54,21 @@ GPU = Kind(
     ("--source", "debian", "--cuda", "13.0", "--arch", "sm_75", "--toolchain", "wheels"),
     {"CC": "gcc", "CPP": "g++", "NVCC": "nvcc"},
 )
+UPSTREAM = "ARTCACHE_BENCH_ALEXEYAB"
+"""The variable that names a clone of the default source, where its own address is out of reach."""
+
+
+def _upstream() -> Kind:
+    clone = os.environ.get(UPSTREAM, "")
+    ref = ALEXEYAB.commit if clone else None
+    request = GPU.request._replace(source=clone or "alexeyab", ref=ref)
+    words = ("--source", clone or "alexeyab", *(("--ref", ALEXEYAB.commit) if clone else ()))
+    return GPU._replace(
+        name="darknet-gpu-alexeyab",
+        title="darknet with CUDA 13 for sm_75 (the default source, the wheels' nvcc)",
+        request=request,
+        words=(*words, *GPU.words[2:]),
+    )
 
 
 def rebuild(work: Path) -> Task:
@@ -63,6 +79,11 @@ def rebuild(work: Path) -> Task:
 def rebuild_gpu(work: Path) -> Task:
     """The same with nvcc, on a machine that needs no GPU for it."""
     return _task("rebuild-gpu", GPU, work)
+
+
+def rebuild_upstream(work: Path) -> Task:
+    """The same of AlexeyAB's tree, which is what users get who name no source."""
+    return _task("rebuild-upstream", _upstream(), work)
 
 
 def _task(name: str, kind: Kind, work: Path) -> Task:
@@ -108,13 +129,14 @@ def _published(kind: Kind, store: Path) -> _Build:
     """Publish darknet once; what its build ran, and the source tarball that it used."""
     cache = artcache.Cache([store], home=KEPT / f"home-{kind.name}")
     manifest = cache.fetch("darknet", kind.request).entry.manifest()
+    for_cpu = kind.request.cuda == "none"
     tarballs = _tarballs(cache)
-    if not tarballs or not cache.tiers[0].repository.find(manifest.key):
+    if (for_cpu and not tarballs) or not cache.tiers[0].repository.find(manifest.key):
         cache.build("darknet", kind.request)
         tarballs = _tarballs(cache)
     commands = [shlex.split(line) for line in manifest.provenance["commands"]]
     command = next(words for words in commands if words[0] == "make")
-    if kind.request.cuda == "none":
+    if for_cpu:
         return _Build(command, tarballs[0], None)
     scratch = _prepared(kind)
     return _Build(command, archive_of(scratch / "source", ".tar", _PLAIN), scratch)
