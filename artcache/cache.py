@@ -75,7 +75,7 @@ class Cache:
         self.write_policy = write_policy
         self.race = race
         self.compression = compression
-        self._told: set[str] = set()
+        self._told_pending = False
         self._lock = threading.Lock()
 
     @property
@@ -182,9 +182,7 @@ class Cache:
         if request.archs or request.cuda or variants[0].exact:
             match = "exact"
         race = build != "never" and race
-        wish = Wish(recipe, request, variants, build, match, verify, backfill, race)
-        wish.start = start
-        return wish
+        return Wish(recipe, request, variants, build, match, verify, backfill, race, start)
 
     def hit(self, wish: Wish, *, at_hand: bool = False) -> Fetched | None:
         """What is cached; None: it has to be made.
@@ -375,10 +373,11 @@ class Cache:
         from .store import Buffered
 
         advice = store.flush_advice() if isinstance(store, Buffered) else ""
+        if not advice:
+            return
         with self._lock:
-            first = "pending" not in self._told
-            self._told |= {"pending"} if advice else set()
-        if advice and first:
+            first, self._told_pending = not self._told_pending, True
+        if first:
             self.observer.note(f"before this machine goes away, have it uploaded; {advice}")
 
     def waiting(self, holder: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -41,10 +40,12 @@ class Wish:
         verify: bool,
         backfill: bool | None,
         race: bool,
+        start: float,
     ) -> None:
         self.recipe, self.request, self.variants, self.build = recipe, request, variants, build
         self.match, self.verify, self.backfill, self.race = match, verify, backfill, race
-        self.start = time.perf_counter()
+        self.start = start
+        """By `time.perf_counter`."""
         self.admit: Callable[[int], object] = lambda length: None
         """See `Repository.find`."""
         self.newer: list[NewerFormat | OverLimit] = []

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .errors import ArtcacheError, Corrupt, SourceUnavailable, Stopped, StoreUnavailable
-from .events import Observer
+from .events import Relay
 from .manifest import Pack
 from .opening import Fetch
 from .tier import Tier
@@ -240,7 +240,7 @@ class Rival:
 
     def __init__(self, cache: Cache) -> None:
         self.cache = copy.copy(cache)
-        self.cache.observer = _Aside(cache.observer)
+        self.cache.observer = _Aside(cache.observer, "the fetch was quicker")
         self.cache.tiers = [_opened_anew(tier) for tier in cache.tiers]
         self._observer = self.cache.observer
         self._runner: Runner | None = None
@@ -267,35 +267,14 @@ def _opened_anew(tier: Tier) -> Tier:
     return found
 
 
-class _Aside(Observer):
+class _Aside(Relay):
     """Tells what the build does beside the fetch, which has the progress line."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self.stopped = False
-
     def phase(self, name: str, detail: str = "") -> None:
-        self._check()
-        self._observer.line(f"build: {name} {detail}".rstrip())
-
-    def line(self, text: str) -> None:
-        self._check()
-        self._observer.line(text)
+        self.line(f"build: {name} {detail}".rstrip())
 
     def progress(self, done: int, total: int) -> None:
-        self._check()
-
-    def note(self, text: str) -> None:
-        self._check()
-        self._observer.note(text)
-
-    def warn(self, text: str) -> None:
-        if not self.stopped:
-            self._observer.warn(text)
-
-    def _check(self) -> None:
-        if self.stopped:
-            raise Stopped("the fetch was quicker")
+        self.check()
 
 
 def _megabytes(count: float) -> str:

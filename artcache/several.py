@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArtcacheError, FetchesFailed, Stopped, UsageError
-from .events import Observer
+from .events import Observer, Relay
 from .fetched import Fetched, Wish
 
 if TYPE_CHECKING:
@@ -225,13 +225,11 @@ class Load:
         return not self._taken or sum(self._taken.values()) + count <= self._most
 
 
-class Together(Observer):
+class Together(Relay):
     """Tells as one what several threads do: all that are restored, and the sum of their bytes."""
 
     def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self.stopped = False
-        """Whoever tells something from now on gets `Stopped`."""
+        super().__init__(observer, "interrupted")
         self._lock = threading.Lock()
         self._restores: dict[int, str] = {}
         """By thread."""
@@ -239,7 +237,7 @@ class Together(Observer):
         self._before = (0, 0)
 
     def phase(self, name: str, detail: str = "") -> None:
-        self._check()
+        self.check()
         self.left()
         if name == "restore":
             with self._lock:
@@ -255,27 +253,11 @@ class Together(Observer):
             self._before = _sum([self._before, self._bytes.pop(me, (0, 0))])
 
     def progress(self, done: int, total: int) -> None:
-        self._check()
+        self.check()
         with self._lock:
             self._bytes[threading.get_ident()] = (done, total)
             done, total = _sum([self._before, *self._bytes.values()])
         self._observer.progress(done, total)
-
-    def line(self, text: str) -> None:
-        self._check()
-        self._observer.line(text)
-
-    def note(self, text: str) -> None:
-        self._check()
-        self._observer.note(text)
-
-    def warn(self, text: str) -> None:
-        if not self.stopped:
-            self._observer.warn(text)
-
-    def _check(self) -> None:
-        if self.stopped:
-            raise Stopped("interrupted")
 
 
 def _sum(pairs: list[tuple[int, int]]) -> tuple[int, int]:

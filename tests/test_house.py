@@ -27,6 +27,7 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split(
 BESIDE = {
     "toolchain": "errors",
     "key": "digest errors",
+    "events": "errors",
     "units": "errors",
     "layout": "key manifest",
     "manifest": "key needs errors",
