@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import artcache
+from artcache.disk import mount_of
 
 from . import peers
 from .inputs import KEPT, code
@@ -162,15 +163,11 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _disk(place: Path) -> str:
-    """File system and size of the disk that all of it lies on."""
-    best = ("", "?")
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, at, kind, *_ = line.split()
-        inside = at == "/" or f"{place}/".startswith(f"{at}/")
-        if inside and len(at) >= len(best[0]):
-            best = (at, kind)
-    usage = shutil.disk_usage(place)
-    return f"{best[1]}, {usage.total / 1e9:.0f} GB, {usage.free / 1e9:.0f} GB free"
+    """File system and size of the disk that all of it lies on, or will: it need not exist."""
+    mount = mount_of(place)
+    usage = shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists()))
+    kind = mount.kind if mount else "?"
+    return f"{kind}, {usage.total / 1e9:.0f} GB, {usage.free / 1e9:.0f} GB free"
 
 
 def _line(path: str, name: str) -> str:

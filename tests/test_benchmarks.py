@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -237,6 +238,14 @@ def test_the_page_escapes_what_peers_are_called_and_stands_alone() -> None:
 
     assert "peer &lt;b&gt;" in shown and "pip: no &lt;network&gt;" in shown
     assert "<b>" not in shown and "src=" not in shown and "@import" not in shown
+
+
+def test_the_machine_is_described_before_anything_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "KEPT", tmp_path / "cache" / "not there yet")
+
+    assert re.fullmatch(r"\S+, \d+ GB, \d+ GB free", report.machine()["disk"])
 
 
 def test_very_different_times_are_drawn_on_a_logarithmic_axis() -> None:
